@@ -238,7 +238,7 @@ class LogPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """plugind.yaml, resolved. Its `defaults` go to the loader of the catalog, which merges them below plugins."""
+    """plugind.yaml, resolved. Its `defaults` go to the loader of the catalog, below plugins."""
 
     catalog: str
     node: str

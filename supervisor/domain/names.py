@@ -51,7 +51,8 @@ class PluginRef:
             if slash and kind == known and is_name(name):
                 return cls(known, name)
         raise BadRequest(
-            f'cannot read "{shortened(text)}" as a plugin: write TYPE/NAME, TYPE one of {", ".join(PLUGIN_TYPES)}'
+            f'cannot read "{shortened(text)}" as a plugin: '
+            f"write TYPE/NAME with one of the types {', '.join(PLUGIN_TYPES)}"
         )
 
 
