@@ -1,0 +1,56 @@
+"""Who a process is, in terms that survive this daemon: boot id, pid, raw start ticks.
+
+psutil's `create_time` is computed with the wall clock and moves with it; the ticks of
+/proc/PID/stat do not. Whether a process belongs to an instance is decided in `trees.py`.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from supervisor.domain.errors import Cannot
+
+_STATE: Final = 0
+_START: Final = 19
+"""Places after the last `)` of /proc/PID/stat: field 3 (state) and field 22 (starttime)."""
+
+
+@cache
+def current_boot_id() -> str:
+    """The id that the kernel made up at this boot.
+
+    Raises:
+        Cannot: /proc is not there; nothing could be told apart from an earlier boot's.
+    """
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise Cannot(f"cannot read the boot id: {error.strerror}; plugind needs /proc") from error
+
+
+def start_ticks(pid: int) -> int | None:
+    """When `pid` started, in clock ticks since the boot; None when there is no such process.
+
+    A zombie still has its start: it is the same process until it is reaped.
+    """
+    fields = _stat(pid)
+    return None if fields is None else int(fields[_START])
+
+
+def is_alive(pid: int) -> bool:
+    """Whether `pid` can still do anything: a zombie cannot."""
+    fields = _stat(pid)
+    return fields is not None and fields[_STATE] not in {b"Z", b"X", b"x"}
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    try:
+        with Path(f"/proc/{pid:d}/stat").open("rb", buffering=0) as file:
+            text = file.read(4096)
+    except (FileNotFoundError, ProcessLookupError):  # the second: it ended between open and read
+        return None
+    except OSError as error:
+        raise Cannot(f"cannot read /proc/{pid:d}/stat: {error.strerror}") from error
+    # the name stands in parentheses and may hold any byte, parentheses and newlines included
+    fields = text[text.rfind(b")") + 1 :].split()
+    return fields if len(fields) > _START else None

@@ -1,0 +1,218 @@
+"""What must outlive a reboot, per mount: a stop by hand, what worked last, a rollback, the generation.
+
+Decided here: when it reaches the disk, and what is saved from a damaged file. One file of JSON lines,
+a header and a line per mount, always written whole: damage to one line costs that mount only.
+What a mount does with its memory is decided in `engine/adoption.py` and `domain/lifecycle.py`.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from supervisor.domain.catalog import Launch
+from supervisor.domain.errors import BadRequest, Cannot
+from supervisor.domain.names import MountKey, Namespace, Seconds
+from supervisor.host.wholefile import free_name, read_whole, remove_strays, write_whole
+
+FORMAT: Final = 1
+MOST_BYTES: Final = 256 << 20
+SOON: Final[Seconds] = 0.05
+LATER: Final[Seconds] = 5.0
+"""When a write that failed is tried again."""
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A stop by hand."""
+
+    who: str
+    at: float
+    """Wall clock, for people."""
+
+
+class Remembered(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one mount."""
+
+    held: Held | None = None
+    good: Launch | None = None
+    """What worked last."""
+    rolled_back_from: str | None = None
+    """The version that did not."""
+    generation: int = 0
+
+
+class _Header(msgspec.Struct):
+    format: int
+    mounts: int
+
+
+class _Line(msgspec.Struct):
+    namespace: str
+    mount: str
+    remembered: Remembered
+
+    @property
+    def key(self) -> MountKey:
+        return MountKey.parse(Namespace.parse(self.namespace), self.mount)
+
+
+_encoder: Final = msgspec.json.Encoder()
+_header: Final = msgspec.json.Decoder(_Header)
+_line: Final = msgspec.json.Decoder(_Line)
+
+
+class Memory:
+    """The one writer of its file. Works on in memory while the disk does not take it.
+
+    Args:
+        path: The file, in state_dir.
+        on_trouble: Told once when a write begins to fail, and what `load` had to leave out.
+    """
+
+    def __init__(self, path: Path, on_trouble: Callable[[str], None]) -> None:
+        self._path = path
+        self._on_trouble = on_trouble
+        self._lines: dict[MountKey, bytes] = {}
+        self._change = 0
+        self._on_disk = 0
+        self._troubled = False
+        self._changed = asyncio.Event()
+        self._flushing = asyncio.Lock()
+        self._writing = threading.Lock()
+
+    def load(self) -> dict[MountKey, Remembered]:
+        """What the file holds. Never raises: what cannot be read is kept aside, told, and left out."""
+        try:
+            remove_strays(self._path.parent)
+            data = read_whole(self._path, MOST_BYTES)
+        except Cannot as error:
+            self._on_trouble(f"{error}; {self._moved_aside()}")
+            return {}
+        if data is None:
+            return {}
+        found, damage = _read(data)
+        if damage:
+            self._on_trouble(f"cannot use all of {self._path}: {damage}; {self._copied_aside(data)}")
+            self._mark()
+        for key, remembered in found.items():
+            self._lines[key] = _encoded(key, remembered)
+        return found
+
+    def remember(self, key: MountKey, remembered: Remembered) -> None:
+        """Replace what is known of a mount; it is on disk soon, or after `flush`.
+
+        Raises:
+            Cannot: It cannot be written as JSON; what was known stays.
+        """
+        try:
+            line = _encoded(key, remembered)
+        except (UnicodeEncodeError, msgspec.MsgspecError) as error:
+            raise Cannot(f"cannot remember {key}: {error}") from error
+        if self._lines.get(key) != line:
+            self._lines[key] = line
+            self._mark()
+
+    def forget(self, key: MountKey) -> None:
+        if self._lines.pop(key, None) is not None:
+            self._mark()
+
+    async def flush(self) -> bool:
+        """Return once everything remembered before is on disk.
+
+        Any number of calls at once cost two writes at most.
+
+        Returns:
+            False when the disk did not take it: it is in memory only, and is tried again by `run`.
+        """
+        wanted = self._change
+        async with self._flushing:
+            if self._on_disk >= wanted:
+                return True
+            change, lines = self._change, list(self._lines.values())
+            try:
+                await asyncio.to_thread(self._write, change, lines)
+            except Cannot as error:
+                if not self._troubled:
+                    self._on_trouble(f"{error}; it is kept in memory and tried again")
+                self._troubled = True
+                return False
+            self._troubled = False
+            return True
+
+    async def run(self) -> None:
+        """Write what changes, soon after it did, for as long as the daemon lives.
+
+        Cancelling it writes nothing more: `flush` is the last word of an orderly end.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._changed.wait()
+            gathered = asyncio.Event()
+            timer = loop.call_later(LATER if self._troubled else SOON, gathered.set)
+            try:
+                await gathered.wait()
+            finally:
+                timer.cancel()
+            self._changed.clear()
+            if not await self.flush():
+                self._changed.set()
+
+    def _mark(self) -> None:
+        self._change += 1
+        self._changed.set()
+
+    def _write(self, change: int, lines: list[bytes]) -> None:
+        with self._writing:
+            if change <= self._on_disk:
+                return  # a flush that was cancelled still writes; it must not undo a later one
+            header = _encoder.encode(_Header(FORMAT, len(lines)))
+            write_whole(self._path, b"\n".join([header, *lines, b""]), durable=True)
+            self._on_disk = change
+
+    def _copied_aside(self, data: bytes) -> str:
+        place = free_name(self._path.with_name(f"{self._path.name}.damaged"))
+        try:
+            write_whole(place, data, durable=True)
+        except Cannot as error:
+            return str(error)
+        return f"it is kept as {place}"
+
+    def _moved_aside(self) -> str:
+        place = free_name(self._path.with_name(f"{self._path.name}.damaged"))
+        try:
+            self._path.rename(place)
+        except OSError as error:
+            return f"it could not be set aside: {error.strerror}"
+        return f"it is kept as {place}"
+
+
+def _encoded(key: MountKey, remembered: Remembered) -> bytes:
+    return _encoder.encode(_Line(str(key.namespace), key.path, remembered))
+
+
+def _read(data: bytes) -> tuple[dict[MountKey, Remembered], str]:
+    """All lines that can be used, and what is wrong with the rest (nothing: an empty text)."""
+    first, *rest = data.split(b"\n")
+    found: dict[MountKey, Remembered] = {}
+    try:
+        header = _header.decode(first)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        expected, damage = 0, f"line 1: {error}"
+    else:
+        expected, damage = header.mounts, ""
+        if header.format != FORMAT:
+            return {}, f"it has format {header.format}, this version knows {FORMAT}"
+    for number, text in enumerate(rest, start=2):
+        if not text:
+            continue
+        try:
+            line = _line.decode(text)
+            found[line.key] = line.remembered
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, BadRequest) as error:
+            damage = damage or f"line {number}: {error}"
+    if not damage and len(found) != expected:
+        damage = f"it has {len(found)} of {expected} mounts"
+    return found, damage
