@@ -1,0 +1,186 @@
+"""The thread that moves every mount's output from its FIFO to its file.
+
+Decided here: when, and whose turn it is. Each round serves every mount that has something, each a bounded
+amount, so a flood delays nobody; between two rounds is a pause of a few milliseconds, which makes a flood
+faster *and* cheaper (many small writes are moved at once). Without output nothing wakes up.
+"""
+
+import asyncio
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, TypeVar
+
+from structlog.typing import FilteringBoundLogger
+
+from supervisor.domain.names import Seconds
+from supervisor.host.logcapture import RETRY_EVERY, Capture
+from supervisor.host.logfifo import LARGE, SMALL, Scratch
+
+MOST_PER_ROUND: Final = 1 << 20
+"""Bytes of one mount in one round."""
+PAUSE: Final = 2
+"""Milliseconds between two rounds."""
+SHRINK_AFTER: Final[Seconds] = 30.0
+
+T = TypeVar("T")
+
+
+class Pump:
+    """Rounds over all captures. `post` and `ask` are for other threads, the rest for its own."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        self.rounds = 0
+        self._log = log
+        self._commands: deque[Callable[[], None]] = deque()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll = select.epoll()
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._pause = select.poll()
+        self._pause.register(self._wake, select.POLLIN)
+        self._scratch = Scratch()
+        self._captures: dict[int, Capture] = {}
+        self._failing: set[Capture] = set()
+        self._large: dict[Capture, Seconds] = {}
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="plugind-logs", daemon=True)
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Return when every FIFO is drained, everything is closed and the thread is gone."""
+        self.post(self._stop)
+        if self._thread.is_alive():
+            self._thread.join()
+        else:
+            self._close()
+
+    def post(self, command: Callable[[], None]) -> None:
+        """Have the thread do something, after what was posted before; from any thread."""
+        self._commands.append(command)
+        os.eventfd_write(self._wake, 1)
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """The answer of `question`, asked in the thread."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+
+        def settle(value: T) -> None:
+            if not answer.done():
+                answer.set_result(value)
+
+        def command() -> None:
+            value = question()
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(settle, value)
+
+        self.post(command)
+        return await answer
+
+    def add(self, capture: Capture) -> None:
+        capture.begin(time.monotonic())
+        self._captures[capture.fifo.fd] = capture
+        self._note_failing(capture)
+        self._epoll.register(capture.fifo.fd, select.EPOLLIN)
+
+    def remove(self, capture: Capture) -> None:
+        self._epoll.unregister(capture.fifo.fd)
+        del self._captures[capture.fifo.fd]
+        self._failing.discard(capture)
+        self._large.pop(capture, None)
+        capture.close(self._scratch, time.monotonic())
+
+    def drain(self, capture: Capture) -> None:
+        if not capture.is_closed:
+            capture.drain(self._scratch, time.monotonic())
+            self._note_failing(capture)
+
+    def round(self, timeout: Seconds | None = None) -> bool:
+        """Serve every mount that has something once; whether any was throttled by a FIFO that was full.
+
+        Blocks until there is something to do, or for `timeout` seconds.
+        """
+        ready = self._epoll.poll(timeout, len(self._captures) + 1)
+        now = time.monotonic()
+        is_behind = False
+        for fd, _ in ready:
+            if self._commands:  # who waits for a drain does not wait for all others
+                self._obey()
+            capture = self._captures.get(fd)
+            if capture is not None:
+                is_behind |= self._serve(capture, now)
+        if self._failing:
+            self._retry(now)
+        if self._large:
+            self._shrink(now)
+        self.rounds += 1
+        return is_behind
+
+    def _serve(self, capture: Capture, now: Seconds) -> bool:
+        moved = capture.pump(self._scratch, MOST_PER_ROUND, now)
+        if moved >= capture.fifo.capacity // 2:
+            if capture.fifo.capacity < LARGE:
+                capture.fifo.resize(LARGE)
+            self._large[capture] = now
+        self._note_failing(capture)
+        return moved >= capture.fifo.capacity
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            try:
+                if not self.round(self._patience()) and not self._is_stopping:
+                    self._pause.poll(PAUSE)
+            except Exception:  # noqa: BLE001 - a fault in one mount's log must not block the output of all
+                self._log.error("log_round_failed", exc_info=True)
+                self._pause.poll(1000)
+        self._close()
+
+    def _patience(self) -> Seconds | None:
+        if self._failing:
+            return RETRY_EVERY
+        return SHRINK_AFTER if self._large else None
+
+    def _obey(self) -> None:
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        while self._commands:
+            self._commands.popleft()()
+
+    def _note_failing(self, capture: Capture) -> None:
+        if capture.is_failing:
+            self._failing.add(capture)
+        else:
+            self._failing.discard(capture)
+
+    def _retry(self, now: Seconds) -> None:
+        for capture in tuple(self._failing):
+            capture.retry(now)
+            self._note_failing(capture)
+
+    def _shrink(self, now: Seconds) -> None:
+        """Give back the large buffers of mounts that have become quiet."""
+        for capture, busy in tuple(self._large.items()):
+            if now - busy >= SHRINK_AFTER:
+                capture.fifo.resize(SMALL)
+                del self._large[capture]
+
+    def _stop(self) -> None:
+        self._is_stopping = True
+
+    def _close(self) -> None:
+        while self._commands:
+            self._commands.popleft()()
+        for capture in tuple(self._captures.values()):
+            self.remove(capture)
+        self._epoll.close()
+        self._scratch.close()
+        os.close(self._wake)

@@ -1,0 +1,160 @@
+"""The logs of all mounts, as the rest of plugind sees them. Everything here is called on the event loop.
+
+A mount's plugin writes to a FIFO (`logfifo.py`), a thread moves the bytes (`logpump.py`) to a file that it
+rotates (`logfile.py`), with an index of instances beside it (`logindex.py`); readers read files
+(`logread.py`).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from supervisor.domain.catalog import LogPolicy
+from supervisor.domain.errors import Cannot
+from supervisor.domain.names import InstanceId, MountKey, Seconds, shortened
+from supervisor.host.logcapture import Capture, Snapshot, names_of
+from supervisor.host.logfifo import Fifo
+from supervisor.host.logfile import LogFile
+from supervisor.host.logindex import Index
+from supervisor.host.logpump import Pump
+from supervisor.host.logread import follow, last, read_back, snapshot_of
+
+_LONGEST_SHOWN: Final = 500
+_MOST_FOR_ERRORS: Final = 64 << 10
+
+
+class Logs:
+    """FIFOs in `fifo_dir`, files in `log_dir`, both in one folder per namespace."""
+
+    def __init__(self, fifo_dir: Path, log_dir: Path, policy: LogPolicy) -> None:
+        self._fifo_dir = fifo_dir
+        self._log_dir = log_dir
+        self._policy = policy
+        self._log = structlog.get_logger()
+        self._captures: dict[MountKey, Capture] = {}
+        self._pump = Pump(self._log)
+
+    def start(self) -> None:
+        self._pump.start()
+
+    def stop(self) -> None:
+        """Return when all that is in the FIFOs is written and the thread is gone. Plugins may write on."""
+        self._pump.stop()
+        self._captures.clear()
+
+    def set_policy(self, policy: LogPolicy) -> None:
+        """Rotate by `policy` from now on."""
+        self._policy = policy
+        for capture in self._captures.values():
+            self._pump.post(partial(setattr, capture.file, "policy", policy))
+
+    def open(self, key: MountKey) -> int:
+        """The descriptor that a spawn makes the plugin's 1 and 2; ours, and valid until `close`.
+
+        From now on what is written there is captured. Call it before each spawn: the number stays the same,
+        but no two instances share the flags of an open file. A log file that cannot be written is no error
+        here: the plugin runs, and `lost` counts.
+
+        Raises:
+            Cannot: There is no FIFO to be had.
+        """
+        capture = self._captures.get(key)
+        try:
+            if capture is None:
+                capture = self._captured(key)
+            return capture.fifo.refreshed()
+        except OSError as error:
+            raise Cannot(f"cannot open the log of {key}: {error}") from error
+
+    async def drain(self, key: MountKey) -> None:
+        """Return when all that was in the FIFO at the call is in the file (or kept, if no disk takes it)."""
+        capture = self._captures.get(key)
+        if capture is not None:
+            await self._pump.ask(partial(self._pump.drain, capture))
+
+    def close(self, key: MountKey) -> None:
+        """Forget a mount that was removed: its FIFO is emptied and goes, its files stay."""
+        capture = self._captures.pop(key, None)
+        if capture is not None:
+            capture.fifo.unlink()
+            self._pump.post(partial(self._pump.remove, capture))
+
+    def mark(self, key: MountKey, instance: InstanceId, what: str, at: Seconds) -> None:
+        """Note in the index that here an instance begins (`begin`, before its spawn) or ends (`end`)."""
+        capture = self._captures.get(key)
+        if capture is not None:
+            self._pump.post(partial(self._mark, capture, instance, what, at, capture.fifo.position()))
+
+    async def tail(self, key: MountKey, lines: int, most_bytes: int = 1 << 20) -> list[bytes]:
+        """The last lines, without their newlines, over rotated files too; also of a mount that is gone."""
+        snapshot = await self._snapshot(key, None)
+        return last(await asyncio.to_thread(read_back, snapshot, lines, most_bytes), lines)
+
+    async def last_lines(self, key: MountKey, instance: InstanceId | None, lines: int = 5) -> list[str]:
+        """The last lines of one instance, fit for an error message; of all where `instance` is None."""
+        snapshot = await self._snapshot(key, instance)
+        if instance is not None and snapshot.begin is None:
+            return []
+        data = await asyncio.to_thread(read_back, snapshot, 4 * lines, _MOST_FOR_ERRORS)
+        return shown(last(data, 4 * lines))[-lines:]
+
+    async def follow(self, key: MountKey, lines: int = 10) -> AsyncIterator[bytes]:
+        """The last `lines` lines and then each as it comes, without newlines, over rotation and instances.
+
+        Ends when the mount is closed. A reader may be slow: it reads files, at its own pace.
+
+        Raises:
+            Cannot: The mount has no log.
+            LogLagged: It was so slow that a file was rotated away before it came to it.
+        """
+        capture = self._captures.get(key)
+        if capture is None:
+            raise Cannot(f"cannot follow the log of {key}: it is not open")
+        async for line in follow(capture, await self._snapshot(key, None), lines):
+            yield line
+
+    def lost(self, key: MountKey) -> int:
+        """Bytes of this mount that no disk took, since this plugind started."""
+        capture = self._captures.get(key)
+        return 0 if capture is None else capture.lost
+
+    def _captured(self, key: MountKey) -> Capture:
+        fifo = Fifo.opened(self._fifo_dir / key.folder / f"{key.stem}.fifo")
+        path = self._path(key)
+        log = self._log.bind(namespace=str(key.namespace), mount=key.shown)
+        index = Index(path.with_name(path.name + ".index"), self._policy.keep + 1)
+        capture = Capture(key, fifo, LogFile(path, self._policy, index, log), index, log)
+        self._captures[key] = capture
+        self._pump.post(partial(self._pump.add, capture))
+        return capture
+
+    def _mark(self, capture: Capture, instance: InstanceId, what: str, at: Seconds, position: int) -> None:
+        self._pump.drain(capture)
+        capture.mark(instance, what, at, position)
+
+    async def _snapshot(self, key: MountKey, instance: InstanceId | None) -> Snapshot:
+        capture = self._captures.get(key)
+        if capture is None:
+            path = self._path(key)
+            return await asyncio.to_thread(
+                snapshot_of, names_of(LogFile(path, self._policy, Index(path, 1), self._log))
+            )
+
+        def take() -> Snapshot:
+            self._pump.drain(capture)
+            return capture.snapshot(instance)
+
+        return await self._pump.ask(take)
+
+    def _path(self, key: MountKey) -> Path:
+        return self._log_dir / key.folder / f"{key.stem}.log"
+
+
+def shown(lines: Iterable[bytes]) -> list[str]:
+    """Lines for people: no blank ones, nothing that a terminal would obey, none over 500 characters."""
+    texts = (line.rstrip().decode(errors="replace") for line in lines)
+    return [shortened(text, _LONGEST_SHOWN) for text in texts if text]
