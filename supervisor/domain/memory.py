@@ -19,6 +19,6 @@ class Remembered:
     held: StoppedBy | None = None
     good: Launch | None = None
     """What last worked."""
-    rolled_back_from: str | None = None
-    """The version that failed last, while it is still the one that the catalog asks for."""
+    rolled_back_from: Launch | None = None
+    """What failed and gave way to `good`: not started again before somebody asks for it."""
     generation: int = 0

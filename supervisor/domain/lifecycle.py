@@ -1,0 +1,163 @@
+"""A mount's life: one pure function (mount, event, now) -> (mount, actions), the only place that decides.
+
+TABLE holds a handler for every pair of phase and event, `nothing` written out; INCOMING and OUTGOING
+hold those of the second instance that `reload.order: start_first` allows. The engine carries the
+actions out and reports what came of each as a further event.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from supervisor.domain import commands, facts, handover
+from supervisor.domain.events import (
+    Adopted,
+    BecameReady,
+    Configure,
+    Event,
+    Exited,
+    ProbeFailed,
+    Reload,
+    Spawned,
+    SpawnFailed,
+    Start,
+    Stop,
+    StopCommandDone,
+    TimerFired,
+    TreeGone,
+    TreeSurvived,
+)
+from supervisor.domain.mount import Mount, Phase
+from supervisor.domain.moves import Moved
+from supervisor.domain.names import Seconds
+
+Handler = Callable[[Mount, Any, Seconds], Moved]
+nothing = handover.nothing
+
+
+def transition(mount: Mount, event: Event, now: Seconds) -> Moved:
+    """What becomes of `mount` by `event` at the monotonic instant `now`, and what to do about it."""
+    generation: int | None = getattr(event, "generation", None)
+    if generation is None or (mount.is_empty and isinstance(event, TimerFired)):
+        return TABLE[mount.phase, type(event)](mount, event, now)
+    if mount.instance is not None and generation == mount.instance.generation:
+        return TABLE[mount.phase, type(event)](mount, event, now)
+    if mount.incoming is not None and generation == mount.incoming.generation:
+        return INCOMING[type(event)](mount, event, now)
+    if mount.outgoing is not None and generation == mount.outgoing.generation:
+        return OUTGOING[type(event)](mount, event, now)
+    return mount, ()
+
+
+STOPPED, STARTING, READY = Phase.STOPPED, Phase.STARTING, Phase.READY
+STOPPING, BACKOFF, FAILED = Phase.STOPPING, Phase.BACKOFF, Phase.FAILED
+
+TABLE: Final[dict[tuple[Phase, type[Event]], Handler]] = {
+    (STOPPED, Start): commands.start,
+    (STOPPED, Stop): commands.stop,
+    (STOPPED, Reload): commands.reload_while_stopped,
+    (STOPPED, Configure): commands.configure,
+    (STOPPED, Adopted): facts.adopted,
+    (STOPPED, Spawned): nothing,
+    (STOPPED, SpawnFailed): nothing,
+    (STOPPED, BecameReady): nothing,
+    (STOPPED, ProbeFailed): nothing,
+    (STOPPED, Exited): nothing,
+    (STOPPED, TreeGone): nothing,
+    (STOPPED, TreeSurvived): nothing,
+    (STOPPED, StopCommandDone): nothing,
+    (STOPPED, TimerFired): nothing,
+    (STARTING, Start): commands.start_while_starting,
+    (STARTING, Stop): commands.stop,
+    (STARTING, Reload): commands.reload_while_starting,
+    (STARTING, Configure): commands.configure,
+    (STARTING, Adopted): nothing,
+    (STARTING, Spawned): facts.spawned,
+    (STARTING, SpawnFailed): facts.spawn_failed,
+    (STARTING, BecameReady): facts.became_ready,
+    (STARTING, ProbeFailed): facts.never_ready,
+    (STARTING, Exited): facts.exited_while_starting,
+    (STARTING, TreeGone): nothing,
+    (STARTING, TreeSurvived): nothing,
+    (STARTING, StopCommandDone): nothing,
+    (STARTING, TimerFired): facts.timer_while_starting,
+    (READY, Start): commands.start_while_ready,
+    (READY, Stop): commands.stop,
+    (READY, Reload): commands.reload_while_ready,
+    (READY, Configure): commands.configure,
+    (READY, Adopted): nothing,
+    (READY, Spawned): nothing,
+    (READY, SpawnFailed): nothing,
+    (READY, BecameReady): nothing,
+    (READY, ProbeFailed): facts.unhealthy,
+    (READY, Exited): facts.exited_while_ready,
+    (READY, TreeGone): nothing,
+    (READY, TreeSurvived): nothing,
+    (READY, StopCommandDone): nothing,
+    (READY, TimerFired): facts.timer_while_ready,
+    (STOPPING, Start): commands.start_while_stopping,
+    (STOPPING, Stop): commands.stop,
+    (STOPPING, Reload): commands.reload_while_stopping,
+    (STOPPING, Configure): commands.configure,
+    (STOPPING, Adopted): nothing,
+    (STOPPING, Spawned): nothing,
+    (STOPPING, SpawnFailed): facts.spawn_failed_while_stopping,
+    (STOPPING, BecameReady): nothing,
+    (STOPPING, ProbeFailed): nothing,
+    (STOPPING, Exited): facts.exited_while_stopping,
+    (STOPPING, TreeGone): facts.tree_gone,
+    (STOPPING, TreeSurvived): facts.tree_survived,
+    (STOPPING, StopCommandDone): facts.stop_command_done,
+    (STOPPING, TimerFired): facts.timer_while_stopping,
+    (BACKOFF, Start): commands.start,
+    (BACKOFF, Stop): commands.stop,
+    (BACKOFF, Reload): commands.reload,
+    (BACKOFF, Configure): commands.configure,
+    (BACKOFF, Adopted): nothing,
+    (BACKOFF, Spawned): nothing,
+    (BACKOFF, SpawnFailed): nothing,
+    (BACKOFF, BecameReady): nothing,
+    (BACKOFF, ProbeFailed): nothing,
+    (BACKOFF, Exited): nothing,
+    (BACKOFF, TreeGone): nothing,
+    (BACKOFF, TreeSurvived): nothing,
+    (BACKOFF, StopCommandDone): nothing,
+    (BACKOFF, TimerFired): facts.timer_while_in_backoff,
+    (FAILED, Start): commands.start,
+    (FAILED, Stop): commands.stop,
+    (FAILED, Reload): commands.reload_while_failed,
+    (FAILED, Configure): commands.configure,
+    (FAILED, Adopted): nothing,
+    (FAILED, Spawned): nothing,
+    (FAILED, SpawnFailed): nothing,
+    (FAILED, BecameReady): nothing,
+    (FAILED, ProbeFailed): nothing,
+    (FAILED, Exited): nothing,
+    (FAILED, TreeGone): facts.tree_gone_at_last,
+    (FAILED, TreeSurvived): nothing,
+    (FAILED, StopCommandDone): nothing,
+    (FAILED, TimerFired): nothing,
+}
+
+INCOMING: Final[dict[type[Event], Handler]] = {
+    Spawned: facts.spawned,
+    SpawnFailed: handover.second_not_spawned,
+    BecameReady: handover.takes_over,
+    ProbeFailed: handover.second_not_ready,
+    Exited: handover.second_exited,
+    TreeGone: handover.second_gone,
+    TreeSurvived: handover.second_survived,
+    StopCommandDone: handover.stop_command_done,
+    TimerFired: handover.second_timer,
+}
+
+OUTGOING: Final[dict[type[Event], Handler]] = {
+    Spawned: nothing,
+    SpawnFailed: nothing,
+    BecameReady: nothing,
+    ProbeFailed: nothing,
+    Exited: handover.first_exited,
+    TreeGone: handover.first_gone,
+    TreeSurvived: handover.first_survived,
+    StopCommandDone: handover.stop_command_done,
+    TimerFired: handover.first_timer,
+}

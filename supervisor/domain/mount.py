@@ -1,0 +1,110 @@
+"""The state of one mount: all that decides what happens next. Replaced, never changed."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from supervisor.domain.catalog import Launch, MountSpec, Policies
+from supervisor.domain.events import Instance
+from supervisor.domain.memory import Remembered, StoppedBy
+from supervisor.domain.names import MountKey, Seconds
+
+
+DEFAULT_POLICIES = Policies()
+
+
+class Phase(StrEnum):
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    BACKOFF = "backoff"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A new instance that somebody asked for, from the command to its answer."""
+
+    commands: tuple[str, ...]
+    launch: Launch
+    since: Seconds
+    fallback: Launch | None = None
+    """What comes back where `launch` does not work; None where there is nothing else."""
+    old: Instance | None = None
+    spawned: bool = False
+    """A command that comes later cannot be answered by this instance any more."""
+    failure: str | None = None
+    """Why `launch` did not work: the fallback is on its way."""
+    failed: Instance | None = None
+    answered: bool = False
+    """The commands were told "done" before it failed: what is said now amends that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    key: MountKey
+    policies: Policies = DEFAULT_POLICIES
+    phase: Phase = Phase.STOPPED
+    generation: int = 0
+    """Of the newest instance; the next instance id is made from it."""
+    instance: Instance | None = None
+    """None exactly when no process of it can exist."""
+    incoming: Instance | None = None
+    """start_first only: the second one, until it is ready or dead."""
+    outgoing: Instance | None = None
+    """start_first only: the first one, from when the second is ready until its tree is gone."""
+    good: Launch | None = None
+    """What last worked: a crash after a rollback starts this."""
+    rolled_back_from: Launch | None = None
+    held: StoppedBy | None = None
+    told_to_stop: bool = False
+    """By hand or by the daemon; nothing starts before a Start."""
+    wanted: Launch | None = None
+    """What starts when the tree is gone; None: `rest` is where it stays."""
+    rest: Phase = Phase.STOPPED
+    not_before: Seconds = 0.0
+    """The backoff of `wanted`."""
+    current: Replacement | None = None
+    queued: Replacement | None = None
+    """Asked for after `current` had spawned: so k reloads cost at most two replacements."""
+    watched: Replacement | None = None
+    """Answered; a death inside reload.watch brings its fallback back."""
+    stops: tuple[str, ...] = ()
+    """Stop commands to answer when no process is left."""
+    deadline: Seconds = 0.0
+    """Until when members of an instance that is being stopped may go by themselves."""
+    killing: frozenset[int] = frozenset()
+    """Generations whose KillTree is under way."""
+    crashes: tuple[Seconds, ...] = ()
+    """Instants inside restart.within, newest last."""
+    down_since: Seconds | None = None
+    reason: str | None = None
+    """Why it is where it is, for people."""
+
+    @property
+    def is_empty(self) -> bool:
+        """No process of this mount can exist."""
+        return self.instance is None and self.incoming is None and self.outgoing is None
+
+    @property
+    def remembered(self) -> Remembered:
+        return Remembered(self.held, self.good, self.rolled_back_from, self.generation)
+
+
+def remembering(spec: MountSpec, remembered: Remembered) -> Mount:
+    """The mount at the start of the daemon."""
+    return Mount(
+        spec.key,
+        spec.policies,
+        generation=remembered.generation,
+        good=remembered.good,
+        rolled_back_from=remembered.rolled_back_from,
+        held=remembered.held,
+    )
+
+
+def launch_to_start(spec: MountSpec, mount: Mount) -> Launch:
+    """What a start runs: after a rollback what last worked, until the catalog asks for something else."""
+    if mount.good is not None and mount.rolled_back_from == spec.launch:
+        return mount.good
+    return spec.launch
