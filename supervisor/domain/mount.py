@@ -8,7 +8,6 @@ from supervisor.domain.events import Instance
 from supervisor.domain.memory import Remembered, StoppedBy
 from supervisor.domain.names import MountKey, Seconds
 
-
 DEFAULT_POLICIES = Policies()
 
 
