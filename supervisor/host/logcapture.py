@@ -13,6 +13,7 @@ from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
+from supervisor.domain.catalog import LogPolicy
 from supervisor.domain.names import InstanceId, MountKey, Seconds
 from supervisor.host.logfifo import Fifo, Scratch
 from supervisor.host.logfile import LogFile
@@ -54,6 +55,8 @@ class Snapshot:
     """The names that its files have, newest first."""
     files: tuple[tuple[int, int], ...]
     """Generation and inode, oldest first."""
+    generation: int
+    """Of the newest file."""
     size: int
     """Of the newest file."""
     unwritten: bytes = b""
@@ -85,9 +88,9 @@ class Capture:
     def is_failing(self) -> bool:
         return bool(self._reason)
 
-    @property
-    def file(self) -> LogFile:
-        return self._file
+    def set_policy(self, policy: LogPolicy) -> None:
+        self._file.policy = policy
+        self.index.most_files = policy.keep + 1
 
     def begin(self, now: Seconds) -> None:
         """Find out what a former plugind left, and have the file."""
@@ -147,7 +150,8 @@ class Capture:
     def snapshot(self, instance: InstanceId | None = None) -> Snapshot:
         begin, end = self.index.span(instance) if instance is not None else (None, None)
         files = tuple(self.index.files.items())
-        return Snapshot(names_of(self._file), files, self._file.size, bytes(self._ring), begin, end)
+        kept = bytes(self._ring)
+        return Snapshot(names_of(self._file), files, self.index.generation, self._file.size, kept, begin, end)
 
     def wake(self) -> None:
         for watcher in self.watchers:

@@ -55,7 +55,8 @@ class Fifo:
         Raises:
             OSError: Neither is possible.
         """
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (path.parent.parent, path.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for _ in range(8):  # each failure is a race with someone who changes the folder
             with suppress(FileNotFoundError):
                 if not _is_ours(os.lstat(path)):
@@ -96,7 +97,7 @@ class Fifo:
         return int.from_bytes(count, sys.byteorder)
 
     def position(self) -> int:
-        """How many bytes were ever written to it; a little less while a flood is being moved. For any thread."""
+        """Bytes ever written to it, a little less while some are on the move. For any thread."""
         position = self.taken
         for _ in range(8):
             before = self.taken
@@ -105,8 +106,10 @@ class Fifo:
                 break
         return position
 
-    def move(self, to: int, most: int) -> int:
+    def move(self, to: int, most: int, scratch: Scratch) -> int:
         """Move bytes to the end of the file `to` inside the kernel: no kill can lose them half way.
+
+        A file system without splice gets a copy, written before it is taken out: a kill may repeat it there.
 
         Raises:
             OSError: The file takes none; they are still here.
@@ -119,6 +122,12 @@ class Fifo:
             self.taken += count
         except BlockingIOError:
             return 0
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            count = os.write(to, self.peek(scratch, min(most, SMALL)))
+            os.read(self.fd, count)
+            self.taken += count
         finally:
             self._is_taking = False
         return count

@@ -74,7 +74,7 @@ class LogFile:
         if not self.is_open:
             self._open()
         elif now >= self._next_check and not self._is_named():
-            self._log.warning("log_file_recreated", path=str(self.path))
+            self._log.warning("log_file_vanished", path=str(self.path))
             self._replace()
         if now >= self._next_check:
             self._next_check = now + self.check_every
@@ -101,7 +101,7 @@ class LogFile:
                 if not seen:
                     break
                 asked, is_full = cut(seen, room, must_begin=self._is_within_line() or not self.size)
-            count = fifo.move(self._fd, asked) if asked else 0
+            count = fifo.move(self._fd, asked, scratch) if asked else 0
             self.size += count
             moved += count
             if count < asked:
@@ -164,7 +164,7 @@ class LogFile:
         return stat.S_ISREG(status.st_mode) and status.st_ino == self._inode
 
     def _open(self) -> None:
-        """Open or make the file. A link, FIFO or socket in its place is removed, never followed or awaited."""
+        """Open or make the file. A link, FIFO or socket in its place is removed, not followed or awaited."""
         for folder in (self.path.parent.parent, self.path.parent):
             folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         create = os.O_CREAT

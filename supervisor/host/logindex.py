@@ -16,7 +16,6 @@ import msgspec
 from supervisor.domain.names import InstanceId, Seconds
 
 MOST_MARKS: Final = 64
-MOST_FILES: Final = 1024
 MOST_LINES: Final = 256
 _MOST_BYTES: Final = 1 << 20
 
@@ -65,6 +64,7 @@ class Index:
                     self._add_file(line.generation, line.inode)
                 else:
                     self.marks.append(line)
+                    self.generation = max(self.generation, line.generation)
         self._lines = MOST_LINES  # written anew before the first append: its end may be half a line
 
     def file_began(self, inode: int) -> None:
@@ -89,7 +89,7 @@ class Index:
     def _add_file(self, generation: int, inode: int) -> None:
         files = {known: other for known, other in self.files.items() if other != inode} | {generation: inode}
         self.files = dict(list(files.items())[-self.most_files :])
-        self.generation = generation  # last: who sees the number finds the file
+        self.generation = max(generation, self.generation)  # last: who sees the number finds the file
 
     def _append(self, line: Line) -> None:
         """Write a line; where the disk does not take it, the memory of this process has to do."""

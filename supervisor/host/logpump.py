@@ -35,6 +35,7 @@ class Pump:
 
     def __init__(self, log: FilteringBoundLogger) -> None:
         self.rounds = 0
+        self.is_stopped = False
         self._log = log
         self._commands: deque[Callable[[], None]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -49,20 +50,19 @@ class Pump:
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="plugind-logs", daemon=True)
 
-    @property
-    def is_running(self) -> bool:
-        return self._thread.is_alive()
-
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
         """Return when every FIFO is drained, everything is closed and the thread is gone."""
+        if self.is_stopped:
+            return
         self.post(self._stop)
-        if self._thread.is_alive():
-            self._thread.join()
-        else:
+        self.is_stopped = True
+        if self._thread.ident is None:
             self._close()
+        else:
+            self._thread.join()
 
     def post(self, command: Callable[[], None]) -> None:
         """Have the thread do something, after what was posted before; from any thread."""
@@ -88,13 +88,13 @@ class Pump:
 
     def add(self, capture: Capture) -> None:
         capture.begin(time.monotonic())
-        self._captures[capture.fifo.fd] = capture
         self._note_failing(capture)
         self._epoll.register(capture.fifo.fd, select.EPOLLIN)
+        self._captures[capture.fifo.fd] = capture
 
     def remove(self, capture: Capture) -> None:
-        self._epoll.unregister(capture.fifo.fd)
-        del self._captures[capture.fifo.fd]
+        if self._captures.pop(capture.fifo.fd, None) is not None:
+            self._epoll.unregister(capture.fifo.fd)
         self._failing.discard(capture)
         self._large.pop(capture, None)
         capture.close(self._scratch, time.monotonic())
@@ -113,7 +113,7 @@ class Pump:
         now = time.monotonic()
         is_behind = False
         for fd, _ in ready:
-            if self._commands:  # who waits for a drain does not wait for all others
+            if self._commands or fd == self._wake:  # who waits for a drain does not wait for all others
                 self._obey()
             capture = self._captures.get(fd)
             if capture is not None:

@@ -36,7 +36,7 @@ def snapshot_of(paths: tuple[Path, ...]) -> Snapshot:
         files.append((-number, status.st_ino))
         if number == 0:
             size = status.st_size
-    return Snapshot(paths, tuple(reversed(files)), size)
+    return Snapshot(paths, tuple(reversed(files)), 0, size)
 
 
 def read_back(snapshot: Snapshot, lines: int, most_bytes: int) -> bytes:
@@ -44,7 +44,6 @@ def read_back(snapshot: Snapshot, lines: int, most_bytes: int) -> bytes:
     pieces = [snapshot.unwritten[-most_bytes:]] if snapshot.end is None else []
     left = most_bytes - sum(map(len, pieces))
     newlines = sum(piece.count(b"\n") for piece in pieces)
-    newest = snapshot.files[-1][0] if snapshot.files else 0
     for generation, inode in reversed(snapshot.files):
         if snapshot.end is not None and generation > snapshot.end[0]:
             continue
@@ -54,7 +53,7 @@ def read_back(snapshot: Snapshot, lines: int, most_bytes: int) -> bytes:
         if file is None:
             break
         with file:
-            high = snapshot.size if generation == newest else os.fstat(file.fileno()).st_size
+            high = snapshot.size if generation == snapshot.generation else os.fstat(file.fileno()).st_size
             if snapshot.end is not None and generation == snapshot.end[0]:
                 high = min(high, snapshot.end[1])
             low = snapshot.begin[1] if snapshot.begin is not None and generation == snapshot.begin[0] else 0
@@ -99,9 +98,13 @@ class Cursor:
     def __init__(self, capture: Capture, snapshot: Snapshot) -> None:
         self._capture = capture
         self._paths = snapshot.paths
-        self._generation, inode = snapshot.files[-1] if snapshot.files else (0, -1)
+        self._generation = snapshot.generation
         self._offset = snapshot.size
-        self._file = opened(self._paths, inode)
+        self._file: FileIO | None = None
+
+    def open(self) -> None:
+        inode = self._capture.index.files.get(self._generation)
+        self._file = None if inode is None else opened(self._paths, inode)
 
     def read(self) -> bytes:
         """What comes next, a bounded amount; nothing if there is nothing yet.
@@ -128,8 +131,7 @@ class Cursor:
         self.close()
         self._generation += 1
         self._offset = 0
-        inode = self._capture.index.files.get(self._generation)
-        self._file = None if inode is None else opened(self._paths, inode)
+        self.open()
         if self._file is None:
             raise LogLagged(
                 f"cannot follow the log of {self._capture.key}: the reader was too slow, its place is gone"
@@ -145,9 +147,10 @@ async def follow(capture: Capture, snapshot: Snapshot, lines: int) -> AsyncItera
         LogLagged: The reader was too slow.
     """
     watcher = Watcher()
+    cursor = Cursor(capture, snapshot)
     capture.watchers = (*capture.watchers, watcher)
-    cursor = await asyncio.to_thread(Cursor, capture, snapshot)
     try:
+        await asyncio.to_thread(cursor.open)
         *whole, rest = (await asyncio.to_thread(read_back, snapshot, lines, LONGEST_LINE)).split(b"\n")
         for line in whole[-lines:] if lines > 0 else ():
             yield line

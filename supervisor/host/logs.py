@@ -50,7 +50,7 @@ class Logs:
         """Rotate by `policy` from now on."""
         self._policy = policy
         for capture in self._captures.values():
-            self._pump.post(partial(setattr, capture.file, "policy", policy))
+            self._pump.post(partial(capture.set_policy, policy))
 
     def open(self, key: MountKey) -> int:
         """The descriptor that a spawn makes the plugin's 1 and 2; ours, and valid until `close`.
@@ -62,6 +62,8 @@ class Logs:
         Raises:
             Cannot: There is no FIFO to be had.
         """
+        if self._pump.is_stopped:
+            raise Cannot(f"cannot open the log of {key}: shutting down")
         capture = self._captures.get(key)
         try:
             if capture is None:
