@@ -1,0 +1,89 @@
+"""Where faults are gathered: every one that can be found, at its place, up to a number that people read.
+
+What counts as a fault is decided by the readers; here is only how it is noted, and the near match
+that helps to mend it.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from supervisor.domain.catalog import Mark
+from supervisor.domain.errors import CatalogInvalid, Fault
+from supervisor.domain.names import shortened
+
+MOST_FAULTS: Final = 1000
+_MOST_NEAR_MATCHES: Final = 50
+_LONGEST_NEAR_MATCH: Final = 200
+_MOST_CANDIDATES: Final = 2000
+
+
+class Placed(Protocol):
+    """Anything with a place in a file: a node of the tree."""
+
+    @property
+    def line(self) -> int: ...
+    @property
+    def column(self) -> int: ...
+
+
+class Faults:
+    """Collects faults over all files of one load."""
+
+    def __init__(self) -> None:
+        self._found: list[Fault] = []
+        self._omitted = 0
+        self._near_matches = 0
+
+    def __len__(self) -> int:
+        return len(self._found) + self._omitted
+
+    def add(self, fault: Fault) -> None:
+        # a hostile file would otherwise be answered with half a million lines
+        if len(self._found) >= MOST_FAULTS:
+            self._omitted += 1
+        else:
+            self._found.append(fault)
+
+    def near(self, text: str, known: Iterable[str]) -> str:
+        """`: did you mean "versions"?` or nothing."""
+        # each costs a comparison with every name: ten thousand mounts of nothing would take minutes
+        if self._near_matches >= _MOST_NEAR_MATCHES or len(text) > _LONGEST_NEAR_MATCH:
+            return ""
+        self._near_matches += 1
+        candidates = [name for name, _ in zip(known, range(_MOST_CANDIDATES), strict=False)]
+        match = difflib.get_close_matches(text, candidates, n=1, cutoff=0.6)
+        return f': did you mean "{match[0]}"?' if match else ""
+
+    def raise_any(self) -> None:
+        """Return if nothing was found.
+
+        Raises:
+            CatalogInvalid: With every fault.
+        """
+        if not self._found:
+            return
+        if self._omitted:
+            last = self._found[-1]
+            more = f"{self._omitted} more faults are not shown"
+            raise CatalogInvalid([*self._found, Fault(last.file, 0, 0, more)])
+        raise CatalogInvalid(self._found)
+
+
+class Page:
+    """One file under inspection: what a reader needs to name a place and to resolve a path."""
+
+    def __init__(self, file: str, folder: str, faults: Faults) -> None:
+        self.file = file
+        self.folder = folder
+        self.faults = faults
+
+    def fault(self, node: Placed, message: str) -> None:
+        self.faults.add(Fault(self.file, node.line, node.column, message))
+
+    def mark(self, node: Placed) -> Mark:
+        return Mark(self.file, node.line, node.column)
+
+    def unknown(self, node: Placed, what: str, text: str, known: Iterable[str]) -> None:
+        near = self.faults.near(text, known)
+        self.fault(node, f'unknown {what} "{shortened(text)}"{near}')
