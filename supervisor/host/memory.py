@@ -2,7 +2,7 @@
 
 Decided here: when it reaches the disk, and what is saved from a damaged file. One file of JSON lines,
 a header and a line per mount, always written whole: damage to one line costs that mount only.
-What a mount does with its memory is decided in `engine/adoption.py` and `domain/lifecycle.py`.
+What a mount does with its memory is decided in `domain/mount.py`.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from supervisor.domain.catalog import Launch
 from supervisor.domain.errors import BadRequest, Cannot
+from supervisor.domain.memory import Remembered
 from supervisor.domain.names import MountKey, Namespace, Seconds
 from supervisor.host.wholefile import free_name, read_whole, remove_strays, write_whole
 
@@ -23,25 +23,6 @@ MOST_BYTES: Final = 256 << 20
 SOON: Final[Seconds] = 0.05
 LATER: Final[Seconds] = 5.0
 """When a write that failed is tried again."""
-
-
-class Held(msgspec.Struct, frozen=True):
-    """A stop by hand."""
-
-    who: str
-    at: float
-    """Wall clock, for people."""
-
-
-class Remembered(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one mount."""
-
-    held: Held | None = None
-    good: Launch | None = None
-    """What worked last."""
-    rolled_back_from: str | None = None
-    """The version that did not."""
-    generation: int = 0
 
 
 class _Header(msgspec.Struct):
@@ -119,18 +100,21 @@ class Memory:
         if self._lines.pop(key, None) is not None:
             self._mark()
 
-    async def flush(self) -> bool:
-        """Return once everything remembered before is on disk.
+    @property
+    def is_troubled(self) -> bool:
+        """Whether the last write failed: what was remembered since is in memory only."""
+        return self._troubled
 
-        Any number of calls at once cost two writes at most.
+    async def flush(self) -> None:
+        """Return once everything remembered before is on disk, or the disk refused it.
 
-        Returns:
-            False when the disk did not take it: it is in memory only, and is tried again by `run`.
+        A refusal is told through `on_trouble` and tried again by `run`: a stop by hand must still
+        stop when the disk is full. Any number of calls at once cost two writes at most.
         """
         wanted = self._change
         async with self._flushing:
             if self._on_disk >= wanted:
-                return True
+                return
             change, lines = self._change, list(self._lines.values())
             try:
                 await asyncio.to_thread(self._write, change, lines)
@@ -138,9 +122,8 @@ class Memory:
                 if not self._troubled:
                     self._on_trouble(f"{error}; it is kept in memory and tried again")
                 self._troubled = True
-                return False
-            self._troubled = False
-            return True
+            else:
+                self._troubled = False
 
     async def run(self) -> None:
         """Write what changes, soon after it did, for as long as the daemon lives.
@@ -157,7 +140,8 @@ class Memory:
             finally:
                 timer.cancel()
             self._changed.clear()
-            if not await self.flush():
+            await self.flush()
+            if self._troubled:
                 self._changed.set()
 
     def _mark(self) -> None:

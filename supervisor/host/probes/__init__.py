@@ -9,10 +9,14 @@ from dataclasses import replace
 from typing import Final
 
 from supervisor.domain.catalog import Liveness, Probe, ReadyKind
+from supervisor.host.probes.command import Command
 from supervisor.host.probes.exec import Exec
 from supervisor.host.probes.handshake import not_yet
+from supervisor.host.probes.http import Http
 from supervisor.host.probes.kind import ReadyProbe, Run, Setup, Subject
 from supervisor.host.probes.notify import Notify
+from supervisor.host.probes.tcp import Tcp
+from supervisor.host.probes.unix import Unix
 
 __all__ = ["PROBES", "ReadyProbe", "Run", "Subject", "prepare", "prepare_both"]
 
@@ -20,6 +24,10 @@ PROBES: Final[Mapping[ReadyKind, Callable[[Setup], ReadyProbe]]] = {
     "exec": Exec,
     "notify": Notify,
     "handshake": not_yet,
+    "http": Http,
+    "tcp": Tcp,
+    "unix": Unix,
+    "command": Command,
 }
 
 

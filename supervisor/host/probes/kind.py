@@ -98,7 +98,7 @@ class Polling:
     status = ""
 
     def __init__(
-        self, shown: str, attempt: Callable[[], Awaitable[None]], interval: Seconds, limit: Seconds
+        self, shown: str, attempt: Callable[[], Awaitable[None]], interval: Seconds, limit: Seconds | None
     ) -> None:
         self._shown = shown
         self._attempt = attempt
@@ -126,7 +126,7 @@ class Polling:
                 await self._attempt()
         except TimeoutError as error:
             # the kernel's own (ETIMEDOUT) carries a number, that of the deadline does not
-            self._failure = reason(error) if error.errno else f"no answer in {self._limit:g}s"
+            self._failure = reason(error) if error.errno else f"no answer in {self._limit}s"
         except OSError as error:
             self._failure = reason(error)
         except Cannot as error:
