@@ -47,6 +47,14 @@ class Unavailable(PlugindError):
     """Not now: shutting down, or a part that is needed is away."""
 
 
+class AlreadyRunning(Unavailable):
+    """Another daemon has the control socket."""
+
+    def __init__(self, pid: int | None, path: str) -> None:
+        self.pid = pid
+        super().__init__(f"cannot take {path}: plugind is already running there (pid {pid or 'unknown'})")
+
+
 class Cannot(PlugindError):
     """An effect that the kernel refused: a spawn, a signal, a write. The engine turns it into an event."""
 

@@ -1,0 +1,115 @@
+"""Handlers under /v1/sys: wire-compatible with Vault and OpenBao. Reading: vault_reads.py."""
+
+from supervisor import wire
+from supervisor.api import bodies
+from supervisor.api.calls import Answer, Call
+from supervisor.api.outcomes import answer_of, problems, settled, visible
+from supervisor.domain.errors import BadRequest, NotFound
+from supervisor.domain.names import PLUGIN_TYPES, PluginRef, PluginType, is_name, shortened
+from supervisor.domain.plan import ByPlugin, Target
+
+NO_CLUSTER = "no cluster is configured: reloaded on this node only"
+
+
+async def reload_plugin(call: Call) -> Answer:
+    """POST sys/plugins/reload/{type}/{name}: in all namespaces."""
+    asked = bodies.reload_request(call.body, call.headers.get("Content-Type", ""), takes_target=False)
+    kind = None if call.params["type"] == "unknown" else _type(call.params["type"])
+    return await _reload(call, asked, ByPlugin(call.params["name"], kind, everywhere=True))
+
+
+async def reload_nameless(call: Call) -> Answer:
+    """POST sys/plugins/reload/{type}/: what a bug of the vault CLI sends."""
+    if call.params["type"] == "backend":
+        raise BadRequest("cannot write to a path ending in '/'")
+    raise BadRequest(
+        "cannot reload: the path names no plugin. `vault plugin reload -mounts=…` without a namespace sends "
+        "this and loses the mounts on the way (a bug of the vault CLI); nothing was touched. Use "
+        "`vault write sys/plugins/reload/backend mounts=…` or `bao plugin reload -mounts=…`"
+    )
+
+
+async def reload_backend(call: Call) -> Answer:
+    """POST sys/plugins/reload/backend: in this namespace, not its children."""
+    asked = bodies.reload_request(call.body, call.headers.get("Content-Type", ""))
+    return await _reload(call, asked, asked.target())
+
+
+async def _reload(call: Call, asked: bodies.ReloadRequest, target: Target) -> Answer:
+    if asked.scope == "global" and call.settings.cluster is not None:
+        raise BadRequest("cannot reload: scope global over a cluster is not supported by this version")
+    what = target.name if isinstance(target, ByPlugin) else ", ".join(target.paths)
+    call.deed = f"reload {shortened(what)}"
+    call.begun = True
+    ticket = await call.node.reload(target, call.namespace, asked.options, call.caller, call.request_id)
+    is_done = await settled(call, ticket, asked)
+    warnings = asked.warnings + ((NO_CLUSTER,) if asked.scope else ())
+    return answer_of(ticket.report(), is_done=is_done, warnings=warnings)
+
+
+async def reload_status(call: Call) -> Answer:
+    """GET sys/plugins/reload/backend/status: what each node did."""
+    reload_id = call.query.get("reload_id", "")
+    if not reload_id:
+        raise BadRequest("reload_id must be provided")
+    report = visible(call.node.report(reload_id), call.namespace)
+    if report is None:
+        raise NotFound(f'no reload has the id "{shortened(reload_id)}"')
+    results = {}
+    if report.done:
+        error = problems(report) or ""
+        results[report.node or call.node.name] = {"timestamp": report.finished_at, "error": error}
+    pending = [] if report.done else [report.node or call.node.name]
+    return Answer(
+        {"reload_id": report.reload_id, "results": results, "pending": pending, "mounts": report.mounts}
+    )
+
+
+async def read_pins(call: Call) -> Answer:
+    pinned = [
+        wire.PinData(type=ref.type, name=ref.name, version=plugin.pin)
+        for ref, plugin in sorted(call.node.catalog.plugins.items())
+        if plugin.pin is not None
+    ]
+    return Answer({"pinned_versions": pinned})
+
+
+async def read_pin(call: Call) -> Answer:
+    plugin = call.node.catalog.plugins.get(_ref(call))
+    if plugin is None or plugin.pin is None:
+        raise NotFound("")
+    return Answer(wire.PinData(type=plugin.ref.type, name=plugin.ref.name, version=plugin.pin))
+
+
+async def write_pin(call: Call) -> Answer:
+    """POST sys/plugins/pins/{type}/{name}: edits the catalog file, moves no process."""
+    given = bodies.fields(call.body, call.headers.get("Content-Type", ""))
+    ignored = bodies.unknown_keys(given, ("version",))
+    version = bodies.text_field(given, "version")
+    if not version:
+        raise BadRequest("missing plugin version")
+    if not is_name(version):
+        raise BadRequest(f'version "{shortened(version)}" is no version name')
+    ref = _ref(call)
+    call.deed = f"pin {ref} {version}"
+    call.begun = True
+    return Answer(
+        await call.node.set_pin(ref, version, call.caller), warnings=bodies.ignored_warning(ignored)
+    )
+
+
+async def delete_pin(call: Call) -> Answer:
+    raise BadRequest(
+        f"cannot remove the pin of {_ref(call)}: this version cannot; write another version instead"
+    )
+
+
+def _type(text: str) -> PluginType:
+    for known in PLUGIN_TYPES:
+        if text == known:
+            return known
+    raise BadRequest(f'"{shortened(text)}" is no plugin type: write one of {", ".join(PLUGIN_TYPES)}')
+
+
+def _ref(call: Call) -> PluginRef:
+    return PluginRef(_type(call.params["type"]), call.params["name"])
