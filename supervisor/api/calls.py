@@ -4,10 +4,14 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
+import msgspec
+
+from supervisor import wire
 from supervisor.domain.access import Caller
 from supervisor.domain.catalog import Settings
+from supervisor.domain.errors import PlugindError
 from supervisor.domain.names import Namespace, Seconds
 from supervisor.engine.node import Node
 
@@ -97,3 +101,26 @@ class Stream:
 
 
 Reply = Answer | Bare | Text | Stream
+
+
+def refusal(error: PlugindError) -> Answer:
+    return Answer(status=wire.statuses(error)[0], errors=(str(error),) if str(error) else ())
+
+
+def rendered(reply: Answer | Bare | Text, request_id: str) -> bytes:
+    """The body that clients get."""
+    match reply:
+        case Text():
+            return reply.body
+        case Bare():
+            return msgspec.json.encode(reply.document)
+        case Answer() if reply.status >= 400 and reply.data is None:  # noqa: PLR2004 - HTTP
+            return msgspec.json.encode({"errors": reply.errors})
+        case Answer():
+            envelope = wire.Envelope(
+                request_id=request_id, data=reply.data, warnings=list(reply.warnings) or None
+            )
+            if reply.status < 400:  # noqa: PLR2004 - HTTP
+                return msgspec.json.encode(envelope)
+            return msgspec.json.encode({"errors": reply.errors, **msgspec.structs.asdict(envelope)})
+    assert_never(reply)

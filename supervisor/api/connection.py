@@ -5,11 +5,13 @@ timers, a client that half-closes still gets its answer, and errors of the proto
 """
 
 import asyncio
+import dataclasses
 import os
 import select
 import socket
 import struct
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -252,3 +254,20 @@ def _common_name(certificate: dict[str, Any] | None) -> str | None:
     subject = (certificate or {}).get("subject", ())
     names = [value for part in subject for key, value in part if key == "commonName"]
     return names[0] if len(names) == 1 else None
+
+
+def caller_of(request: BaseRequest) -> Caller:
+    """The peer of the connection, with the token of this request if it brings one."""
+    connection = request.protocol
+    assert isinstance(connection, Connection)  # noqa: S101 - the server makes no others
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    token = request.headers.get("X-Vault-Token", "") or (
+        credentials.strip() if scheme.lower() == "bearer" else ""
+    )
+    if not token:
+        return connection.peer
+    digest = sha256(token.encode(errors="surrogateescape")).hexdigest()
+    name = connection.peer.name
+    if connection.peer.uid is None:
+        name = name.replace("nobody", f"token {digest[:8]}", 1)
+    return dataclasses.replace(connection.peer, token_sha256=digest, name=name)

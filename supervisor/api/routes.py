@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from supervisor.api import native, vault
+from supervisor.api import metrics, native, vault, vault_health, vault_reads
 from supervisor.api.bodies import flag
 from supervisor.api.calls import Call, Reply
 from supervisor.domain.access import Caller, Verb, may
@@ -67,7 +67,36 @@ ROUTES: Final = (
     Route("GET", "/sys/plugins/pins/{type}/{name}", ROOT_READ, vault.read_pin),
     Route("POST", "/sys/plugins/pins/{type}/{name}", ROOT_ADMIN, vault.write_pin),
     Route("DELETE", "/sys/plugins/pins/{type}/{name}", ROOT_ADMIN, vault.delete_pin),
+    Route("GET", "/sys/plugins/catalog", READ, vault_reads.list_catalog),
+    Route("LIST", "/sys/plugins/catalog/{type}", READ, vault_reads.list_type),
+    Route("GET", "/sys/plugins/catalog/{type}/{name}", ROOT_READ, vault_reads.read_plugin),
+    Route("GET", "/sys/mounts", READ, vault_reads.list_mounts),
+    Route("GET", "/sys/mounts/{mount*}", READ, vault_reads.read_mount),
+    Route("GET", "/sys/auth", READ, vault_reads.list_auth),
+    Route("GET", "/sys/auth/{mount*}", READ, vault_reads.read_auth),
+    Route("LIST", "/sys/namespaces", READ, vault_reads.list_namespaces),
+    Route("SCAN", "/sys/namespaces", READ, vault_reads.scan_namespaces),
+    Route("GET", "/sys/namespaces/{namespace*}", READ, vault_reads.read_namespace),
+    Route("GET", "/sys/health", OPEN, vault_health.health),
+    Route("HEAD", "/sys/health", OPEN, vault_health.health),
+    Route("GET", "/sys/seal-status", OPEN, vault_health.seal_status),
+    Route("GET", "/sys/leader", OPEN, vault_health.leader),
+    Route("GET", "/sys/init", OPEN, vault_health.init),
+    Route("GET", "/sys/ha-status", READ, vault_health.ha_status),
+    Route("GET", "/sys/metrics", READ, metrics.read),
+    Route("GET", "/auth/token/lookup-self", KNOWN, vault_health.lookup_self),
     Route("GET", "/supervisor/instances", READ, native.instances),
+    Route("GET", "/supervisor/status", READ, native.status),
+    Route("GET", "/supervisor/plan", READ, native.plan),
+    Route("POST", "/supervisor/apply", RELOAD, native.apply),
+    Route("POST", "/supervisor/start/{mount*}", RELOAD, native.start),
+    Route("POST", "/supervisor/stop/{mount*}", RELOAD, native.stop),
+    Route("POST", "/supervisor/restart/{mount*}", RELOAD, native.restart),
+    Route("GET", "/supervisor/logs/{mount*}", READ, native.logs),
+    Route("GET", "/supervisor/why/{mount*}", READ, native.why),
+    Route("GET", "/supervisor/events", READ, native.events),
+    Route("GET", "/supervisor/reloads", READ, native.history),
+    Route("GET", "/supervisor/reloads/{id}", READ, native.read_reload),
 )
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "LIST", "SCAN", "PATCH", "OPTIONS"})

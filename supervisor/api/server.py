@@ -6,25 +6,19 @@ the socket's path in listeners.py.
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import Awaitable, Callable
-from hashlib import sha256
 from pathlib import Path
-from typing import assert_never
 from uuid import uuid4
 
-import msgspec
 import structlog
 from aiohttp.web_protocol import RequestPayloadError
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
 from aiohttp.web_server import Server as HttpServer
 
-from supervisor import wire
 from supervisor.api import listeners, routes
-from supervisor.api.calls import Answer, Bare, Call, Endings, Reply, Stream, Text
-from supervisor.api.connection import JSON_HEADERS, Connection, Limits, error_body
-from supervisor.domain.access import Caller
+from supervisor.api.calls import Answer, Call, Endings, Reply, Stream, Text, refusal, rendered
+from supervisor.api.connection import JSON_HEADERS, Connection, Limits, caller_of
 from supervisor.domain.catalog import Settings
 from supervisor.domain.errors import BadRequest, PlugindError, TooLarge
 from supervisor.domain.names import Seconds
@@ -141,14 +135,14 @@ class Server:
                 request.method,
                 request.raw_path,
                 request.headers.get("X-Vault-Namespace", ""),
-                _caller_of(request),
+                caller_of(request),
             )
             found = self._find(asked)
             call = self._call(request, asked, found, request_id)
             call.body = await self._body(request) if call.method not in {"GET", "HEAD", "LIST"} else b""
             reply = await self._perform(found.route, call)
         except PlugindError as error:
-            reply = _refusal(error)
+            reply = refusal(error)
         except Exception:
             log.exception("request_failed", request_id=request_id, method=request.method)
             status = 400 if call is not None and call.begun else 500
@@ -225,7 +219,7 @@ class Server:
     async def _respond(self, request: BaseRequest, reply: Reply, request_id: str) -> StreamResponse:
         if isinstance(reply, Stream):
             return await self._stream(request, reply)
-        response = Response(status=reply.status, body=_rendered(reply, request_id))
+        response = Response(status=reply.status, body=rendered(reply, request_id))
         response.headers.update(JSON_HEADERS)
         if isinstance(reply, Text):
             response.headers["Content-Type"] = reply.content_type
@@ -285,41 +279,3 @@ class _Connections(HttpServer):
         for connection in ours:
             connection.cut()
         await asyncio.gather(*(connection.lost.wait() for connection in ours))
-
-
-def _caller_of(request: BaseRequest) -> Caller:
-    connection = request.protocol
-    assert isinstance(connection, Connection)  # noqa: S101 - _Connections makes no others
-    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
-    token = request.headers.get("X-Vault-Token", "") or (
-        credentials.strip() if scheme.lower() == "bearer" else ""
-    )
-    if not token:
-        return connection.peer
-    digest = sha256(token.encode(errors="surrogateescape")).hexdigest()
-    name = connection.peer.name
-    if connection.peer.uid is None:
-        name = name.replace("nobody", f"token {digest[:8]}", 1)
-    return dataclasses.replace(connection.peer, token_sha256=digest, name=name)
-
-
-def _refusal(error: PlugindError) -> Answer:
-    return Answer(status=wire.statuses(error)[0], errors=(str(error),) if str(error) else ())
-
-
-def _rendered(reply: Answer | Bare | Text, request_id: str) -> bytes:
-    match reply:
-        case Text():
-            return reply.body
-        case Bare():
-            return msgspec.json.encode(reply.document)
-        case Answer() if reply.status >= 400 and reply.data is None:  # noqa: PLR2004 - HTTP
-            return error_body(*reply.errors)
-        case Answer():
-            envelope = wire.Envelope(
-                request_id=request_id, data=reply.data, warnings=list(reply.warnings) or None
-            )
-            if reply.status < 400:  # noqa: PLR2004 - HTTP
-                return msgspec.json.encode(envelope)
-            return msgspec.json.encode({"errors": reply.errors, **msgspec.structs.asdict(envelope)})
-    assert_never(reply)

@@ -1,4 +1,4 @@
-"""Handlers under /v1/sys: wire-compatible with Vault and OpenBao. Reading: vault_reads.py."""
+"""Handlers under /v1/sys, wire-compatible with Vault and OpenBao; reading in vault_reads, vault_health."""
 
 from supervisor import wire
 from supervisor.api import bodies

@@ -1,7 +1,9 @@
 """A node with a catalog in memory, fitting engine/node.py's signatures; reloads end when told to."""
+# ruff: noqa: ARG002 - the signatures are engine/node.py's
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -73,7 +75,7 @@ class FakeTicket(Ticket):
         self.data = data
         self.finished = asyncio.Event()
 
-    async def wait(self, timeout: Seconds) -> bool:
+    async def wait(self, timeout: Seconds) -> bool:  # noqa: ASYNC109 - engine/node.py's signature
         try:
             await asyncio.wait_for(self.finished.wait(), timeout)
         except TimeoutError:
@@ -231,9 +233,10 @@ class FakeNode(Node):
         self, namespace: Namespace, after: int | None
     ) -> AsyncGenerator[wire.TransitionRow, None]:
         self.calls.append(("events", namespace, after))
-        async for _ in self._streaming():
+        with self._streaming():
             for number in range((after or 0) + 1, 4):
                 yield self._transition(number, MountKey(namespace, "kv"))
+            await asyncio.Event().wait()
 
     async def log_tail(self, key: MountKey, lines: int) -> list[bytes]:
         self._exists(key)
@@ -241,18 +244,18 @@ class FakeNode(Node):
 
     async def log_follow(self, key: MountKey, lines: int) -> AsyncGenerator[bytes, None]:
         self._exists(key)
-        async for _ in self._streaming():
+        with self._streaming():
             for line in self.log[-lines:]:
                 yield line
             while self.flood:
                 yield b"x" * 65536
+            await asyncio.Event().wait()
 
-    async def _streaming(self) -> AsyncGenerator[None, None]:
-        """One round, then nothing more, for ever."""
+    @contextmanager
+    def _streaming(self) -> Iterator[None]:
         self.open_streams += 1
         try:
             yield
-            await asyncio.Event().wait()
         finally:
             self.open_streams -= 1
             self.stream_ended.set()
