@@ -23,6 +23,19 @@ class Instance:
     launch: Launch
 
 
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a main process ended. Both None: it was not our child, so the status is unknown."""
+
+    code: int | None = None
+    signal: int | None = None
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"signal {self.signal}"
+        return f"exit {self.code}" if self.code is not None else "exit status unknown"
+
+
 # --- events: commands
 
 

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
-from supervisor.domain.catalog import Catalog, Identity, Launch, MountSpec, Probe
-from supervisor.domain.lifecycle import Instance
+from supervisor.domain.catalog import Catalog, Identity, Launch, MountSpec, Policies
+from supervisor.domain.events import Exit, Instance
 from supervisor.domain.memory import Remembered
 from supervisor.domain.names import InstanceId, MountKey, PluginRef, Seconds
 
@@ -21,21 +21,8 @@ class Clock(Protocol):
     ) -> asyncio.TimerHandle: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a main process ended. Both None: it was not our child, so the status is unknown."""
-
-    code: int | None = None
-    signal: int | None = None
-
-    def __str__(self) -> str:
-        if self.signal is not None:
-            return f"signal {self.signal}"
-        return f"exit {self.code}" if self.code is not None else "exit status unknown"
-
-
 class Process(Protocol):
-    """A living or dead instance. Identity is pid and start time; signals go through a pidfd."""
+    """An instance that was started. Identity is pid and start time; signals go through a pidfd."""
 
     @property
     def pid(self) -> int: ...
@@ -45,8 +32,11 @@ class Process(Protocol):
         """Wall clock, for people."""
         ...
 
-    async def exited(self) -> Exit:
-        """Return once the main process is dead and reaped."""
+    @property
+    def ready_at(self) -> float | None: ...
+
+    def on_exit(self, tell: Callable[[Exit], None]) -> None:
+        """Call `tell` once the main process is dead and reaped."""
         ...
 
     async def ready(self) -> None:
@@ -57,13 +47,28 @@ class Process(Protocol):
         """
         ...
 
+    async def alive(self) -> None:
+        """One liveness check.
+
+        Raises:
+            Cannot: It is not well, and why.
+        """
+        ...
+
     def why_not_ready(self) -> str: ...
 
 
-class Processes(Protocol):
+P = TypeVar("P", bound=Process)
+
+
+class Processes(Protocol[P]):
+    def unsupported(self, launch: Launch) -> str | None:
+        """What of `launch` this node cannot give a process, or None."""
+        ...
+
     async def spawn(
-        self, key: MountKey, instance: Instance, ready: Probe, identity: Identity | None
-    ) -> Process:
+        self, key: MountKey, instance: Instance, policies: Policies, identity: Identity | None
+    ) -> P:
         """Start an instance.
 
         Raises:
@@ -71,13 +76,13 @@ class Processes(Protocol):
         """
         ...
 
-    async def adopt(self, key: MountKey, instance: Instance, ready: Probe) -> Process | None: ...
+    def signal_main(self, process: P, number: int) -> None:
+        """Raises Cannot: it is not ours to signal."""
+        ...
 
-    def signal_main(self, process: Process, signal: int) -> None: ...
+    async def run_stop_command(self, process: P, command: tuple[str, ...]) -> None: ...
 
-    async def run_stop_command(self, process: Process, command: tuple[str, ...]) -> None: ...
-
-    async def end_tree(self, process: Process, grace: Seconds) -> None:
+    async def end_tree(self, process: P, grace: Seconds) -> None:
         """Return once no process of the instance is left and what it had is given back.
 
         Members get `grace` seconds to go by themselves before they are killed.
@@ -87,12 +92,37 @@ class Processes(Protocol):
         """
         ...
 
-    def became_ready(self, process: Process) -> None:
+    def became_ready(self, process: P) -> None:
         """Note it in the adoption record."""
         ...
 
-    def usage(self, process: Process) -> tuple[float, int] | None:
+    def leave(self, process: P) -> None:
+        """Let go of a living instance: the next plugind adopts it."""
+        ...
+
+    def usage(self, process: P) -> tuple[float, int] | None:
         """CPU seconds and bytes of memory of the main process."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[P]):
+    """An instance of a former daemon that lives."""
+
+    key: MountKey
+    instance: Instance
+    ready: bool
+    process: P
+
+
+class Remains(Protocol[P]):
+    """What a former daemon left behind."""
+
+    async def living(self, policies: Callable[[MountKey], Policies]) -> tuple[list[Found[P]], list[str]]:
+        """Instances that live, by their records; and what was wrong with records.
+
+        What carries this plugind's mark and has no record is killed here, as nobody knows what it is.
+        """
         ...
 
 

@@ -4,6 +4,7 @@ psutil's `create_time` is computed with the wall clock and moves with it; the ti
 /proc/PID/stat do not. Whether a process belongs to an instance is decided in `trees.py`.
 """
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -11,8 +12,13 @@ from typing import Final
 from supervisor.domain.errors import Cannot
 
 _STATE: Final = 0
+_CPU: Final = slice(11, 13)
 _START: Final = 19
-"""Places after the last `)` of /proc/PID/stat: field 3 (state) and field 22 (starttime)."""
+_MEMORY: Final = 21
+"""Places after the last `)` of /proc/PID/stat: fields 3 (state), 14 and 15 (utime, stime), 22 (starttime)
+and 24 (rss)."""
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 @cache
@@ -41,6 +47,14 @@ def is_alive(pid: int) -> bool:
     """Whether `pid` can still do anything: a zombie cannot."""
     fields = _stat(pid)
     return fields is not None and fields[_STATE] not in {b"Z", b"X", b"x"}
+
+
+def usage_of(pid: int) -> tuple[float, int] | None:
+    """CPU seconds and resident bytes of a process; None when there is none."""
+    fields = _stat(pid)
+    if fields is None or len(fields) <= _MEMORY:
+        return None
+    return sum(map(int, fields[_CPU])) / _TICKS, int(fields[_MEMORY]) * _PAGE
 
 
 def _stat(pid: int) -> list[bytes] | None:

@@ -46,6 +46,8 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     pid: Annotated[int, msgspec.Meta(gt=1)] | None = None
     start_ticks: Annotated[int, msgspec.Meta(ge=0)] | None = None
     """Field 22 of /proc/PID/stat, raw: `identity.start_ticks`."""
+    mark: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """The soft RLIMIT_MSGQUEUE that its members are known by: `orphans.py`."""
     executable: Identity | None = None
     """What /proc/PID/exe was when it was seen to run."""
     ready: bool = False

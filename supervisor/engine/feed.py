@@ -1,0 +1,84 @@
+"""Every transition to every subscriber: log, `why`, event streams, metrics. A slow one is dropped.
+
+A step that changes nothing that anybody would see is not published.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from supervisor.domain.events import Action, Event
+from supervisor.domain.mount import Mount
+from supervisor.domain.names import Seconds
+
+REMEMBERED: Final = 10_000
+"""Transitions that an event stream can resume from."""
+SLOW: Final = 5_000
+"""Transitions that wait for one subscriber before it is dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    before: Mount
+    event: Event
+    after: Mount
+    actions: tuple[Action, ...]
+    now: Seconds
+    pid: int | None = None
+    number: int = 0
+    at: datetime = datetime.min.replace(tzinfo=UTC)
+
+
+class Lagged(Exception):  # noqa: N818 - it says what happened
+    """The subscriber did not keep up."""
+
+
+class Feed:
+    def __init__(self, tell: Callable[[Transition], None]) -> None:
+        self._tell = tell
+        self._number = 0
+        self._recent: deque[Transition] = deque(maxlen=REMEMBERED)
+        self._subscribers: set[asyncio.Queue[Transition | None]] = set()
+
+    def publish(
+        self,
+        before: Mount,
+        event: Event,
+        after: Mount,
+        actions: tuple[Action, ...],
+        now: Seconds,
+        pid: int | None,
+    ) -> Transition:
+        self._number += 1
+        transition = Transition(before, event, after, actions, now, pid, self._number, datetime.now(UTC))
+        self._recent.append(transition)
+        self._tell(transition)
+        for queue in [*self._subscribers]:
+            if queue.qsize() >= SLOW:
+                self._subscribers.discard(queue)
+                queue.put_nowait(None)
+            else:
+                queue.put_nowait(transition)
+        return transition
+
+    async def subscribe(self, after: int | None) -> AsyncIterator[Transition]:
+        """Transitions as they happen; those after number `after` first, as far as they are still known.
+
+        Raises:
+            Lagged: The caller took too long between two.
+        """
+        queue: asyncio.Queue[Transition | None] = asyncio.Queue()
+        if after is not None:
+            for transition in self._recent:
+                if transition.number > after:
+                    queue.put_nowait(transition)
+        self._subscribers.add(queue)
+        try:
+            while (following := await queue.get()) is not None:
+                yield following
+        finally:
+            self._subscribers.discard(queue)
+        raise Lagged

@@ -1,0 +1,43 @@
+"""The rhythm of a liveness probe: every `interval`, until it failed `failures` times in a row."""
+
+import asyncio
+
+from supervisor.domain.catalog import Liveness
+from supervisor.domain.errors import Cannot
+from supervisor.domain.names import Seconds
+from supervisor.engine.ports import Clock, Process
+
+
+async def watch_liveness(clock: Clock, process: Process, liveness: Liveness) -> None:
+    """Wait until the instance is not well.
+
+    Raises:
+        Cannot: It failed `liveness.failures` times in a row; the reason of the last one.
+    """
+    failures = 0
+    while True:
+        await pause(clock, liveness.interval)
+        try:
+            async with asyncio.timeout(liveness.probe.timeout or None):
+                await process.alive()
+        except Cannot as error:
+            failures += 1
+            reason = str(error)
+        except TimeoutError:
+            failures += 1
+            reason = f"no answer in {liveness.probe.timeout:g}s"
+        else:
+            failures = 0
+            continue
+        if failures >= liveness.failures:
+            raise Cannot(f"not alive, {failures} times in a row: {reason}")
+
+
+async def pause(clock: Clock, seconds: Seconds) -> None:
+    """Let `seconds` pass on the engine's clock."""
+    passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    timer = clock.call_at(clock.time() + seconds, lambda: passed.done() or passed.set_result(None))
+    try:
+        await passed
+    finally:
+        timer.cancel()

@@ -1,0 +1,325 @@
+"""One actor per mount: event -> transition -> actions. Decides nothing; what came of an action is an event.
+
+An action that waits is a task of the node's TaskGroup; the others are done at once. Events that
+come up meanwhile are taken in turn, so no handler ever sees a half-made step.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Generic
+
+import structlog
+
+from supervisor.domain.catalog import Launch
+from supervisor.domain.errors import PlugindError, SpawnRefused
+from supervisor.domain.events import (
+    Action,
+    Adopted,
+    Answer,
+    BecameReady,
+    ClearTimer,
+    Event,
+    Exit,
+    Exited,
+    Instance,
+    KillTree,
+    Outcome,
+    ProbeFailed,
+    RunStopCommand,
+    SetTimer,
+    SignalMain,
+    Spawn,
+    Spawned,
+    SpawnFailed,
+    StopCommandDone,
+    TimerFired,
+    TreeGone,
+    TreeSurvived,
+)
+from supervisor.domain.lifecycle import transition
+from supervisor.domain.mount import Mount, Phase
+from supervisor.domain.names import MountKey, Seconds
+from supervisor.engine.feed import Feed, Transition
+from supervisor.engine.liveness import watch_liveness
+from supervisor.engine.ports import Binaries, Clock, Logs, Memory, P, Processes
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended for one mount, with what people want to know of it."""
+
+    key: MountKey
+    outcome: Outcome
+    reason: str | None = None
+    old_version: str | None = None
+    old_pid: int | None = None
+    new_version: str | None = None
+    new_pid: int | None = None
+    down: Seconds | None = None
+    log: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class World(Generic[P]):
+    """What all actors of a node share."""
+
+    clock: Clock
+    processes: Processes[P]
+    binaries: Binaries
+    logs: Logs
+    memory: Memory
+    feed: Feed
+    tasks: asyncio.TaskGroup
+    amended: Callable[[str, Ended], None]
+
+
+class MountActor(Generic[P]):
+    """The one owner of a mount's state and of its processes."""
+
+    def __init__(self, mount: Mount, world: World[P]) -> None:
+        self.mount = mount
+        self.crashes = 0
+        self.last_exit: str | None = None
+        self.last_launch: Launch | None = None
+        self.history: deque[Transition] = deque(maxlen=20)
+        self._world = world
+        self._events: deque[Event] = deque()
+        self._busy = False
+        self._running: dict[int, P] = {}
+        self._pids: dict[int, int] = {}
+        self._unwanted: set[int] = set()
+        self._starts: dict[int, asyncio.Task[None]] = {}
+        self._timers: dict[tuple[str, int], asyncio.TimerHandle] = {}
+        self._answers: dict[str, asyncio.Future[Ended]] = {}
+
+    @property
+    def key(self) -> MountKey:
+        return self.mount.key
+
+    @property
+    def process(self) -> P | None:
+        """The process of the current instance, from its spawn until its tree is gone."""
+        return self._running.get(self.mount.instance.generation) if self.mount.instance else None
+
+    async def ask(self, event: Event, command: str) -> Ended:
+        """Post a command and wait for its answer; the caller going away cancels nothing."""
+        answered: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self._answers[command] = answered
+        self.post(event)
+        return await asyncio.shield(answered)
+
+    def adopt(self, instance: Instance, process: P, *, ready: bool) -> None:
+        self._took(instance, process)
+        self.post(Adopted(instance, ready))
+        self._spawn_task(instance.generation, self._until_ready(instance, process, ready=ready))
+
+    def post(self, event: Event) -> None:
+        """Take `event` after those that came before it."""
+        self._events.append(event)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._events:
+                self._step(self._events.popleft())
+        finally:
+            self._busy = False
+
+    def leave(self) -> None:
+        """Let go of everything: the next plugind adopts what lives."""
+        for timer in self._timers.values():
+            timer.cancel()
+        for task in self._starts.values():
+            task.cancel()
+        for process in self._running.values():
+            self._world.processes.leave(process)
+        self._running.clear()
+
+    def _step(self, event: Event) -> None:
+        before, now = self.mount, self._world.clock.time()
+        self.mount, actions = transition(before, event, now)
+        if self.mount is before and not actions:
+            return
+        if self.mount.remembered != before.remembered:
+            self._world.memory.remember(self.key, self.mount.remembered)
+        instance = self.mount.instance or before.instance
+        pid = self._pids.get(instance.generation) if instance else None
+        self.history.append(self._world.feed.publish(before, event, self.mount, actions, now, pid))
+        for action in actions:
+            self._perform(action)
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Spawn(instance):
+                self.last_launch = instance.launch
+                self._spawn_task(instance.generation, self._start(instance))
+            case SignalMain(generation, number):
+                self._signal(generation, number)
+            case RunStopCommand(generation, command):
+                self._task(self._run_stop_command(generation, command))
+            case KillTree(generation, grace):
+                self._end(generation, grace)
+            case SetTimer(name, generation, when):
+                self._clear(name, generation)
+                self._timers[name, generation] = self._world.clock.call_at(
+                    when, self._fired, name, generation
+                )
+            case ClearTimer(name, generation):
+                self._clear(name, generation)
+            case Answer():
+                self._answer(action)
+
+    # --- start
+
+    async def _start(self, instance: Instance) -> None:
+        generation = instance.generation
+        try:
+            identity = await self._world.binaries.admit(instance.launch)
+            if generation in self._unwanted:
+                raise SpawnRefused("stopped before it was started")  # noqa: TRY301 - one way out
+            process = await self._world.processes.spawn(self.key, instance, self.mount.policies, identity)
+        except PlugindError as error:
+            self._unwanted.discard(generation)
+            self.post(SpawnFailed(generation, str(error), getattr(error, "transient", False)))
+            return
+        self._took(instance, process)
+        self.post(Spawned(generation))
+        await self._until_ready(instance, process, ready=False)
+
+    async def _until_ready(self, instance: Instance, process: P, *, ready: bool) -> None:
+        try:
+            if not ready:
+                await process.ready()
+                self._world.processes.became_ready(process)
+                self.post(BecameReady(instance.generation))
+            liveness = self.mount.policies.liveness
+            if liveness is not None:
+                await watch_liveness(self._world.clock, process, liveness)
+        except PlugindError as error:
+            self.post(ProbeFailed(instance.generation, str(error)))
+
+    def _took(self, instance: Instance, process: P) -> None:
+        generation = instance.generation
+        self._running[generation] = process
+        self._pids[generation] = process.pid
+        self.last_launch = instance.launch
+        process.on_exit(lambda status: self._exited(generation, status))
+
+    def _exited(self, generation: int, status: Exit) -> None:
+        if generation not in self._running:
+            return  # left to the next plugind
+        self.last_exit = str(status)
+        if self.mount.phase in {Phase.READY, Phase.STARTING}:
+            self.crashes += 1
+        self._cancel_start(generation)
+        self.post(Exited(generation, str(status), success=status.code == 0))
+
+    # --- stop
+
+    def _signal(self, generation: int, number: int) -> None:
+        process = self._running.get(generation)
+        if process is None:
+            self._unwanted.add(generation)
+            return
+        self._cancel_start(generation)
+        try:
+            self._world.processes.signal_main(process, number)
+        except PlugindError as error:
+            log.warning("signal_refused", pid=process.pid, reason=str(error))
+
+    async def _run_stop_command(self, generation: int, command: tuple[str, ...]) -> None:
+        process = self._running.get(generation)
+        if process is None:
+            self._unwanted.add(generation)
+            return
+        self._cancel_start(generation)
+        try:
+            await self._world.processes.run_stop_command(process, command)
+        except PlugindError as error:
+            log.warning("stop_command_failed", pid=process.pid, reason=str(error))
+        self.post(StopCommandDone(generation))
+
+    def _end(self, generation: int, grace: Seconds) -> None:
+        process = self._running.get(generation)
+        self._cancel_start(generation)
+        if process is None:
+            self._unwanted.add(generation)  # the spawn under way fails, and says so
+        else:
+            self._task(self._end_tree(generation, process, grace))
+
+    async def _end_tree(self, generation: int, process: P, grace: Seconds) -> None:
+        try:
+            await self._world.processes.end_tree(process, grace)
+        except PlugindError as error:
+            self.post(TreeSurvived(generation, str(error)))
+        else:
+            del self._running[generation]
+            self.post(TreeGone(generation))
+            if generation < self.mount.generation - 1:
+                self._pids = {known: pid for known, pid in self._pids.items() if known > generation}
+
+    # --- timers, tasks, answers
+
+    def _fired(self, name: str, generation: int) -> None:
+        self._timers.pop((name, generation), None)
+        process = self._running.get(generation)
+        detail = process.why_not_ready() if name == "ready" and process is not None else ""
+        self.post(TimerFired(name, generation, detail))  # type: ignore[arg-type]  # it came from a SetTimer
+
+    def _clear(self, name: str, generation: int) -> None:
+        timer = self._timers.pop((name, generation), None)
+        if timer is not None:
+            timer.cancel()
+
+    def _cancel_start(self, generation: int) -> None:
+        task = self._starts.get(generation)
+        if task is not None and generation in self._running and task is not asyncio.current_task():
+            task.cancel()
+
+    def _spawn_task(self, generation: int, work: Coroutine[Any, Any, None]) -> None:
+        task = self._task(work)
+        self._starts[generation] = task
+        task.add_done_callback(lambda _: self._starts.pop(generation, None))
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return self._world.tasks.create_task(self._guarded(work))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:
+            # one of the two edges: a fault here may cost this mount, never the others
+            log.exception("effect_broke", namespace=str(self.key.namespace), mount=self.key.path)
+
+    def _answer(self, answer: Answer) -> None:
+        ended = Ended(
+            self.key,
+            answer.outcome,
+            answer.reason,
+            old_version=answer.old.launch.version if answer.old else None,
+            old_pid=self._pids.get(answer.old.generation) if answer.old else None,
+            new_version=answer.new.launch.version if answer.new else None,
+            new_pid=self._pids.get(answer.new.generation) if answer.new else None,
+            down=answer.down,
+        )
+        if answer.failed is None:
+            self._tell(answer, ended)
+        else:
+            self._task(self._tell_with_log(answer, ended, answer.failed))
+
+    async def _tell_with_log(self, answer: Answer, ended: Ended, failed: Instance) -> None:
+        lines = await self._world.logs.last_lines(self.key, failed.id)
+        ended.log.extend(lines)
+        self._tell(answer, ended)
+
+    def _tell(self, answer: Answer, ended: Ended) -> None:
+        for command in answer.commands:
+            waiting = self._answers.pop(command, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(ended)
+            else:
+                self._world.amended(command, ended)

@@ -1,0 +1,315 @@
+"""Instances as the engine sees them: spawn, ready, signal, end; with their folder, record, log and probe.
+
+Does as told and reports. Fits `engine/ports.Processes`. What a former daemon left is found in
+`remains.py`.
+"""
+
+import os
+import resource
+import shutil
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from supervisor.domain.catalog import Identity, Launch, Policies
+from supervisor.domain.errors import Cannot, SpawnRefused
+from supervisor.domain.events import Exit, Instance
+from supervisor.domain.names import MountKey, Seconds
+from supervisor.host.identity import current_boot_id, usage_of
+from supervisor.host.logs import Logs
+from supervisor.host.orphans import Mark, Marks, Orphans, descendants, instance_of
+from supervisor.host.probes import ReadyProbe, Run, Subject, prepare_both
+from supervisor.host.processes import Children, Handle, Main
+from supervisor.host.records import InstanceRecord, InstanceRecords
+from supervisor.host.spawn import (
+    Account,
+    Spawner,
+    account_of,
+    check_identity,
+    command_line,
+    environment,
+    unsupported,
+)
+from supervisor.host.trees import Trees
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Running:
+    """One instance from its spawn until its tree is gone. Fits `engine/ports.Process`."""
+
+    key: MountKey
+    instance: Instance
+    main: Main
+    mark: Mark
+    folder: Path
+    env: Mapping[str, str]
+    probe: ReadyProbe
+    liveness: ReadyProbe | None
+    subject: Subject
+    record: InstanceRecord
+
+    @property
+    def pid(self) -> int:
+        return self.main.pid
+
+    @property
+    def started_at(self) -> float:
+        return self.record.started_at
+
+    @property
+    def ready_at(self) -> float | None:
+        return self.record.ready_at
+
+    def on_exit(self, tell: Callable[[Exit], None]) -> None:
+        self.main.on_exit(tell)
+
+    async def ready(self) -> None:
+        await self.probe.wait_ready(self.subject)
+
+    async def alive(self) -> None:
+        if self.liveness is not None:
+            await self.liveness.check(self.subject)
+
+    def why_not_ready(self) -> str:
+        return self.probe.why_not()
+
+
+class Instances:
+    def __init__(self, runtime_dir: Path, records: InstanceRecords, logs: Logs) -> None:
+        self.folders = runtime_dir / "tmp"
+        self._records = records
+        self._logs = logs
+        self.children = Children()
+        self._marks = Marks()
+        self._spawner = Spawner(self._marks)
+        self._trees = Trees(Orphans(self.children))
+
+    def open(self) -> None:
+        """Be ready to spawn: folders, the limit of descriptors, the reaping of orphans."""
+        self.folders.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self.folders.chmod(0o711)
+        self._spawner.raise_own_limit()
+        self.children.watch()
+
+    def close(self) -> None:
+        self.children.unwatch()
+
+    def unsupported(self, launch: Launch) -> str | None:
+        return unsupported(launch)
+
+    async def spawn(
+        self, key: MountKey, instance: Instance, policies: Policies, identity: Identity | None
+    ) -> Running:
+        launch = instance.launch
+        folder = self.folders / instance.id
+        mark = self._marks.take()
+        probes: tuple[ReadyProbe | None, ReadyProbe | None] = (None, None)
+        try:
+            if (reason := unsupported(launch)) is not None:
+                raise SpawnRefused(reason)
+            account = account_of(launch)
+            output = self._logs.open(key)
+            _make_folder(folder, account)
+            run = self._runner(key, instance, account, mark)
+            probe, liveness = probes = prepare_both(policies.ready, policies.liveness, str(folder), run=run)
+            env = environment(key, instance, account, str(folder), probe.env)
+            record = _record(key, instance, mark)
+            self._records.intend(record)  # first: a crash after the spawn would leave a stranger
+            self._logs.mark(key, instance.id, "begin", record.started_at)
+            check_identity(launch.command, identity)
+            handle = self._spawner.spawn(command_line(launch, account), env, output, mark)
+        except Cannot as error:
+            self._give_back(instance, mark, folder, probes)
+            if isinstance(error, SpawnRefused):
+                raise
+            raise SpawnRefused(str(error)) from error
+        main = self.children.add(handle)
+        record = msgspec.structs.replace(record, pid=handle.pid, start_ticks=handle.ticks)
+        running = Running(
+            key,
+            instance,
+            main,
+            Mark(instance.id, mark, handle.pid),
+            folder,
+            env,
+            probe,
+            liveness,
+            self._subject(instance, handle.pid, mark, folder, account.uid),
+            record,
+        )
+        self._note(running)
+        return running
+
+    def adopt(self, record: InstanceRecord, instance: Instance, policies: Policies) -> Running | None:
+        """The living process of a record, or None: it is dead, or its pid is another's by now."""
+        if record.pid is None:
+            return None
+        handle = Handle.open(record.pid, record.start_ticks)
+        if handle is None:
+            return None
+        folder = self.folders / instance.id
+        self._marks.keep(record.mark)
+        self._logs.open(record.key)
+        try:
+            account = account_of(instance.launch)
+            run = self._runner(record.key, instance, account, record.mark)
+            probe, liveness = prepare_both(policies.ready, policies.liveness, str(folder), run=run)
+        except Cannot:
+            handle.close()
+            raise
+        main = self.children.add(handle, is_child=_is_child(record.pid))
+        return Running(
+            record.key,
+            instance,
+            main,
+            Mark(instance.id, record.mark, record.pid, adopted=True),
+            folder,
+            environment(record.key, instance, account, str(folder), probe.env),
+            probe,
+            liveness,
+            self._subject(instance, record.pid, record.mark, folder, account.uid),
+            record,
+        )
+
+    def signal_main(self, process: Running, number: int) -> None:
+        process.main.handle.send(number)
+
+    async def run_stop_command(self, process: Running, command: tuple[str, ...]) -> None:
+        """Run it to its end with the environment of the instance; what it prints goes to the log.
+
+        Raises:
+            Cannot: It could not be started, or ended badly.
+        """
+        account = account_of(process.instance.launch)
+        status = await self._runner(process.key, process.instance, account, process.mark.number)(command)
+        if status:
+            raise Cannot(f"cannot run the stop command {command[0]}: it ended with {status}")
+
+    def became_ready(self, process: Running) -> None:
+        process.record = msgspec.structs.replace(
+            process.record, ready=True, ready_at=datetime.now(UTC).timestamp()
+        )
+        self._note(process)
+
+    async def end_tree(self, process: Running, grace: Seconds) -> None:
+        await self._trees.end(process.main, process.mark, grace)
+        self._logs.mark(process.key, process.instance.id, "end", datetime.now(UTC).timestamp())
+        process.main.close()
+        self._give_back(
+            process.instance, process.mark.number, process.folder, (process.probe, process.liveness)
+        )
+
+    def leave(self, process: Running) -> None:
+        """Let go of a living instance: the next plugind adopts it."""
+        process.probe.close()
+        if process.liveness is not None:
+            process.liveness.close()
+        process.main.close()
+
+    def usage(self, process: Running) -> tuple[float, int] | None:
+        return usage_of(process.pid)
+
+    def _note(self, running: Running) -> None:
+        try:
+            self._records.started(running.record)
+        except (
+            Cannot
+        ) as error:  # the intent stands, and the process carries its mark: it is found after a crash
+            log.warning("record_not_written", instance=running.instance.id, reason=str(error))
+
+    def _give_back(
+        self,
+        instance: Instance,
+        mark: int,
+        folder: Path,
+        probes: tuple[ReadyProbe | None, ReadyProbe | None],
+    ) -> None:
+        for probe in probes:
+            if probe is not None:
+                probe.close()
+        self._marks.give_back(mark)
+        try:
+            _remove_folder(folder)
+            self._records.forget(instance.id)
+        except (OSError, Cannot) as error:
+            log.warning("instance_left_something", instance=instance.id, reason=str(error))
+
+    def _subject(self, instance: Instance, pid: int, mark: int, folder: Path, uid: int) -> Subject:
+        def belongs(other: int) -> bool:
+            if other == pid or instance_of(other) == instance.id or other in set(descendants([pid])):
+                return True
+            try:
+                return bool(mark) and resource.prlimit(other, resource.RLIMIT_MSGQUEUE)[0] == mark
+            except OSError:
+                return False
+
+        return Subject(pid, str(folder), uid, belongs)
+
+    def _runner(self, key: MountKey, instance: Instance, account: Account, mark: int) -> Run:
+        """Runs commands on behalf of an instance: as its user, in its folder, with its mark and log."""
+
+        async def run(command: Sequence[str]) -> int:
+            env = environment(key, instance, account, str(self.folders / instance.id), {})
+            launch = replace(instance.launch, command=command[0], args=tuple(command[1:]))
+            argv = command_line(launch, account)
+            main = self.children.add(self._spawner.spawn(argv, env, self._logs.open(key), mark))
+            try:
+                status = await main.exited()
+            finally:
+                if not main.is_dead:
+                    main.handle.send(signal.SIGKILL)
+                    self.children.abandon(main)
+                else:
+                    main.close()
+            return -status.signal if status.signal is not None else status.code or 0
+
+        return run
+
+
+def _record(key: MountKey, instance: Instance, mark: int) -> InstanceRecord:
+    return InstanceRecord(
+        id=instance.id,
+        namespace=str(key.namespace),
+        mount=key.path,
+        generation=instance.generation,
+        boot_id=current_boot_id(),
+        launch=instance.launch,
+        started_at=datetime.now(UTC).timestamp(),
+        mark=mark,
+    )
+
+
+def _make_folder(folder: Path, account: Account) -> None:
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:  # of an instance that nobody cleaned up behind: not ours to trust
+        _remove_folder(folder)
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise SpawnRefused(f"cannot make {folder}: {error.strerror}") from error
+    if (account.uid, account.gid) != (os.geteuid(), os.getegid()):
+        os.chown(folder, account.uid, account.gid, follow_symlinks=False)
+
+
+def _remove_folder(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=False)  # by descriptors: follows no link
+
+
+def _is_child(pid: int) -> bool:
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
