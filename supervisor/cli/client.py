@@ -57,16 +57,16 @@ class Answer:
 
 
 def default_socket(uid: int, environment: Mapping[str, str]) -> str:
-    """The socket of the system's plugind, or of the user's own one where that exists."""
+    """The user's own plugind where there is one, else the system's; both where files/settings.py has them."""
     named = environment.get("PLUGIND_SOCKET")
     if named:
         return named
-    runtime = environment.get("XDG_RUNTIME_DIR")
-    own = f"{runtime}/plugind/control.sock" if runtime else None
-    if own is None:
+    if uid == 0:
         return SYSTEM_SOCKET
-    first, second = (SYSTEM_SOCKET, own) if uid == 0 else (own, SYSTEM_SOCKET)
-    return second if not os.path.exists(first) and os.path.exists(second) else first  # noqa: PTH110 - pathlib is 5 ms
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    state = environment.get("XDG_STATE_HOME") or f"{environment.get('HOME', '')}/.local/state"
+    own = f"{runtime}/plugind/control.sock" if runtime else f"{state}/plugind/run/control.sock"
+    return SYSTEM_SOCKET if not os.path.exists(own) and os.path.exists(SYSTEM_SOCKET) else own  # noqa: PTH110 - pathlib is 5 ms
 
 
 def quoted(text: str) -> str:

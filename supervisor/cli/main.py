@@ -14,11 +14,15 @@ import click
 
 from supervisor.cli import commands
 from supervisor.cli.render import visible_lines
-from supervisor.cli.session import Session, shared_options
+from supervisor.cli.session import shared_options
 
 INTERRUPTED: Final = 130
 PIPE_CLOSED: Final = 141
 DEFAULT: Final = "status"
+
+
+class _ReaderGone(Exception):
+    """The reader of the output went away. click would make that exit status 1: some mounts failed."""
 
 
 class Commands(click.Group):
@@ -50,6 +54,12 @@ class Commands(click.Group):
             near = get_close_matches(name, self.list_commands(ctx))
             ctx.fail(f"No such command {name!r}." + (f" Did you mean {' or '.join(near)}?" if near else ""))
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
 
 
 @click.group(
@@ -88,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, _ReaderGone):
         _give_up_output()
         return PIPE_CLOSED
     except OSError as error:
@@ -124,8 +134,6 @@ def _give_up_output() -> None:
 def _complain(message: str) -> None:
     sys.stderr.write(f"pluginctl: {visible_lines(message)}\n")
 
-
-__all__ = ["Commands", "Session", "main", "pluginctl"]
 
 if __name__ == "__main__":
     sys.exit(main())

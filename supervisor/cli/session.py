@@ -46,6 +46,9 @@ class Session:
         json.dump(document, sys.stdout, indent=2)
         sys.stdout.write("\n")
 
+    def write_json_line(self, document: object) -> None:
+        sys.stdout.write(json.dumps(document) + "\n")
+
     def tell(self, text: str) -> None:
         """Something for people, apart from the output."""
         sys.stderr.write(visible_lines(text) + "\n")
@@ -63,8 +66,8 @@ def shared_options(function: F) -> F:
             metavar="PATH",
             expose_value=False,
             callback=_keep,
-            help="The daemon's control socket. Default: $PLUGIND_SOCKET, else /run/plugind/control.sock "
-            "or $XDG_RUNTIME_DIR/plugind/control.sock, whichever exists.",
+            help="The daemon's control socket. Default: $PLUGIND_SOCKET, else a user's own "
+            "$XDG_RUNTIME_DIR/plugind/control.sock or /run/plugind/control.sock, whichever exists.",
         ),
         click.option(
             "-n",

@@ -68,11 +68,6 @@ def http(document: object, status: int = 200) -> bytes:
     return head.encode() + body
 
 
-def chunked(*pieces: bytes, is_whole: bool = True) -> bytes:
-    chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
-    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n" * is_whole
-
-
 @pytest.fixture
 def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CannedDaemon]:
     canned = CannedDaemon(str(tmp_path / "c.sock"))

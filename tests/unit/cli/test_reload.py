@@ -113,9 +113,11 @@ def test_no_wait_returns_at_once_and_says_how_to_follow(daemon, pluginctl) -> No
 def test_every_option_is_sent_as_its_key(daemon, pluginctl) -> None:
     daemon.answer("POST sys/plugins/reload/backend", a_report(dry_run=True))
 
-    options = "--dry-run --parallel 3 --on-failure continue --max-failures 2 --partial --canary 1"
+    options = (
+        "--dry-run --parallel 3 --on-failure continue --max-failures 2 --partial --canary 1 --canary-for 30s"
+    )
     outcome = pluginctl(
-        *"reload --plugin mock-plugin --scope global --canary-for 30s -n team-a".split(), *options.split()
+        "reload", "--plugin", "mock-plugin", "--scope", "global", "-n", "team-a", *options.split()
     )
 
     assert outcome.out == "dry run: no mount was touched in 1.24s\n"

@@ -1,0 +1,71 @@
+"""`pluginctl pin`: edit the pin of a plugin in the catalog file."""
+
+import click
+
+from supervisor.cli.client import Daemon, Refused, quoted
+from supervisor.cli.follow import carry_out, reload_options, wishes
+from supervisor.cli.render import visible, word
+from supervisor.cli.session import Session, read_plugin, shared_options
+
+
+@click.command("pin")
+@click.argument("plugin_ref", metavar="TYPE/NAME")
+@click.argument("version", required=False)
+@click.option("--reload", "and_reload", is_flag=True, help="Then reload the plugin in all namespaces.")
+@reload_options
+@shared_options
+@click.pass_obj
+def command(
+    session: Session, /, plugin_ref: str, version: str | None, *, and_reload: bool, **options: object
+) -> int:
+    """Pin a version of a plugin; without VERSION, show which one is pinned.
+
+    This edits one word of the catalog file and moves no process: reload does. The options of reload count
+    with --reload only.
+    """
+    kind, name = read_plugin(plugin_ref)
+    asked = wishes(options)
+    if not and_reload and (asked.body or not asked.wait):
+        raise click.UsageError("The options of reload need --reload.")
+    if and_reload and asked.is_rehearsal:
+        raise click.UsageError("--dry-run would still write the pin: use reload --dry-run afterwards.")
+    if and_reload and version is None:
+        raise click.UsageError("--reload needs a VERSION to pin.")
+    daemon = session.daemon()
+    place = f"sys/plugins/pins/{quoted(kind)}/{quoted(name)}"
+    if version is None:
+        return _show(session, daemon, place)
+    old = _pinned(daemon, place)
+    answer = daemon.ask("PUT", place, {"version": version})
+    session.warn(answer)
+    if not and_reload and session.as_json:
+        session.write_json(answer.data)
+        return 0
+    if not session.as_json:
+        look = session.look()
+        what = f"already {version}" if old == version else look.change(word(old), version)
+        session.write(f"pin of {visible(plugin_ref)}: {visible(what)}\n")
+    if not and_reload:
+        if not session.as_json:
+            session.write(f"what runs is not touched; to start it: pluginctl reload {kind}/{name}\n")
+        return 0
+    return carry_out(session, daemon, f"sys/plugins/reload/{quoted(kind)}/{quoted(name)}", asked)
+
+
+def _show(session: Session, daemon: Daemon, place: str) -> int:
+    answer = daemon.ask("GET", place)
+    session.warn(answer)
+    if session.as_json:
+        session.write_json(answer.data)
+    else:
+        session.write(visible(word(answer.data.get("version"))) + "\n")
+    return 0
+
+
+def _pinned(daemon: Daemon, place: str) -> str | None:
+    """What was pinned before, for the message only: the daemon refuses where it must."""
+    try:
+        version = daemon.ask("GET", place).data.get("version")
+    except Refused:
+        return None
+    return version if isinstance(version, str) else None
