@@ -42,6 +42,11 @@ class Server:
         self._tcp: list[asyncio.Server] = []
         self._watcher: asyncio.Task[None] | None = None
 
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of each TCP socket; says which port 0 became."""
+        return [sock.getsockname()[:2] for server in self._tcp for sock in server.sockets]
+
     async def start(self) -> None:
         """Listen.
 
