@@ -78,9 +78,8 @@ class Memory:
         if damage:
             self._on_trouble(f"cannot use all of {self._path}: {damage}; {self._copied_aside(data)}")
             self._mark()
-        for key, remembered in found.items():
-            self._lines[key] = _encoded(key, remembered)
-        return found
+        self._lines = {key: text for key, (_, text) in found.items()}
+        return {key: remembered for key, (remembered, _) in found.items()}
 
     def remember(self, key: MountKey, remembered: Remembered) -> None:
         """Replace what is known of a mount; it is on disk soon, or after `flush`.
@@ -177,10 +176,10 @@ def _encoded(key: MountKey, remembered: Remembered) -> bytes:
     return _encoder.encode(_Line(str(key.namespace), key.path, remembered))
 
 
-def _read(data: bytes) -> tuple[dict[MountKey, Remembered], str]:
-    """All lines that can be used, and what is wrong with the rest (nothing: an empty text)."""
+def _read(data: bytes) -> tuple[dict[MountKey, tuple[Remembered, bytes]], str]:
+    """What can be used, with its text, and what is wrong with the rest (nothing: an empty text)."""
     first, *rest = data.split(b"\n")
-    found: dict[MountKey, Remembered] = {}
+    found: dict[MountKey, tuple[Remembered, bytes]] = {}
     try:
         header = _header.decode(first)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -194,7 +193,7 @@ def _read(data: bytes) -> tuple[dict[MountKey, Remembered], str]:
             continue
         try:
             line = _line.decode(text)
-            found[line.key] = line.remembered
+            found[line.key] = line.remembered, text
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, BadRequest) as error:
             damage = damage or f"line {number}: {error}"
     if not damage and len(found) != expected:
