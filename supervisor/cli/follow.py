@@ -149,7 +149,7 @@ def follow(daemon: Daemon, reload_id: str, *, has_progress: bool) -> Row:
                         f"{error.format_message()}\n{reload_id} may still be under way: "
                         f"pluginctl reload-status {reload_id}"
                     ) from error
-            if state.get("done"):
+            if state and is_done(state):
                 break
             if has_progress:
                 _draw(progress(state, monotonic() - began))
@@ -167,6 +167,11 @@ def follow(daemon: Daemon, reload_id: str, *, has_progress: bool) -> Row:
 
 def reload_state(daemon: Daemon, reload_id: str) -> Row:
     return daemon.ask("GET", f"sys/plugins/reload/backend/status?reload_id={quoted(reload_id)}").data
+
+
+def is_done(state: Row) -> bool:
+    """Whether no node is still at it."""
+    return bool(state["done"]) if "done" in state else not state.get("pending")
 
 
 def full_report(daemon: Daemon, reload_id: str, state: Row) -> Row:
@@ -199,10 +204,12 @@ def print_report(session: Session, data: Row) -> int:
         session.write_json(data)
     else:
         session.write(report(data, session.look()))
-    failed = any(row.get("result") in BAD for row in rows_of(data, "mounts")) or any(
-        error for _, error in _nodes(data)
-    )
-    return SOME_FAILED if failed else 0
+    if any(row.get("result") in BAD for row in rows_of(data, "mounts")):
+        return SOME_FAILED
+    errors = [error for _, error in _nodes(data) if error]
+    if errors and data.get("scope") != "global":
+        session.tell("pluginctl: " + "\n".join(errors))
+    return SOME_FAILED if errors else 0
 
 
 def report(data: Row, look: Look) -> str:
@@ -212,7 +219,7 @@ def report(data: Row, look: Look) -> str:
     text = results_table(shown, look) if shown else ""
     text += "".join(result_trouble(row, look) for row in shown if row.get("result") in BAD)
     for node, error in _nodes(data):
-        if error:
+        if error and data.get("scope") == "global":
             text += f"{look.styled('node ' + visible(node), 'bad')}: {visible_lines(error)}\n"
     return text + _summary(data, rows)
 
@@ -255,14 +262,17 @@ def _summary(data: Row, rows: list[Row]) -> str:
     )
     took = between(data.get("started_at"), data.get("finished_at"))
     results = counted(counts, tuple(RESULTS)) or "no mount was touched"
-    left = "" if data.get("done") is not False or data.get("dry_run") else " (still under way)"
+    silent = ", ".join(texts_of(data, "pending")) if data.get("scope") == "global" else ""
+    left = (
+        f" (still under way{f' on {visible(silent)}' if silent else ''})" if data.get("done") is False else ""
+    )
     return f"{visible(name)}: {visible(results)}{'' if took == NOTHING else f' in {took}'}{left}\n"
 
 
 def _nodes(data: Row) -> list[tuple[str, str]]:
-    """Each node of a global reload, and its error (empty: all went well)."""
+    """Each node that is done with it, and its error (empty: all went well there)."""
     results = data.get("results")
-    if data.get("scope") != "global" or not isinstance(results, dict):
+    if not isinstance(results, dict):
         return []
     return [
         (str(node), str(result.get("error") or ""))

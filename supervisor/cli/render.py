@@ -26,6 +26,8 @@ class Look:
     def __init__(self, *, width: int | None = None, coloured: bool = False, encoding: str = "utf-8") -> None:
         self.width = width
         self.coloured = coloured
+        self.has_cut = False
+        """Whether something was left out for want of width."""
         try:
             "→…".encode(encoding)
             self.arrow, self.more = "→", "…"
@@ -72,7 +74,8 @@ class Look:
         for place, (whole, style) in enumerate(cells[: last + 1]):
             text = whole
             if self.width is not None and place == len(cells) - 1 and used + len(text) > self.width:
-                text = self.cut(text, max(self.width - used, 1))
+                text = text[: max(self.width - used - 1, 0)] + self.more
+                self.has_cut = True
             padding = " " * (widths[place] - len(text))
             shown = self.styled(text, style) if style else text
             if to_the_right[place]:
@@ -82,9 +85,6 @@ class Look:
             parts.append(shown)
             used += widths[place] + len(_GAP)
         return _GAP.join(parts) + "\n"
-
-    def cut(self, text: str, most: int) -> str:
-        return text if len(text) <= most else text[: most - 1] + self.more
 
 
 def visible(text: str) -> str:

@@ -16,7 +16,7 @@ from supervisor.cli.session import Session, read_mount, shared_options
 @MOUNT
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
 @click.option(
-    "--lines", type=click.IntRange(0), default=100, show_default=True, metavar="N", help="The last N."
+    "--lines", type=click.IntRange(1), default=100, show_default=True, metavar="N", help="The last N."
 )
 @click.option("--raw", is_flag=True, help="As it was written, on a terminal too: escapes work there.")
 @shared_options

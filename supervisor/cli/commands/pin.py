@@ -7,6 +7,8 @@ from supervisor.cli.follow import carry_out, reload_options, wishes
 from supervisor.cli.render import visible, word
 from supervisor.cli.session import Session, read_plugin, shared_options
 
+NOT_FOUND = 404
+
 
 @click.command("pin")
 @click.argument("plugin_ref", metavar="TYPE/NAME")
@@ -34,7 +36,7 @@ def command(
     daemon = session.daemon()
     place = f"sys/plugins/pins/{quoted(kind)}/{quoted(name)}"
     if version is None:
-        return _show(session, daemon, place)
+        return _show(session, daemon, place, plugin_ref)
     old = _pinned(daemon, place)
     answer = daemon.ask("PUT", place, {"version": version})
     session.warn(answer)
@@ -52,8 +54,13 @@ def command(
     return carry_out(session, daemon, f"sys/plugins/reload/{quoted(kind)}/{quoted(name)}", asked)
 
 
-def _show(session: Session, daemon: Daemon, place: str) -> int:
-    answer = daemon.ask("GET", place)
+def _show(session: Session, daemon: Daemon, place: str, plugin_ref: str) -> int:
+    try:
+        answer = daemon.ask("GET", place)
+    except Refused as error:
+        if error.status != NOT_FOUND:
+            raise
+        raise Refused(f"{plugin_ref} has no pin, or is not in the catalog", NOT_FOUND) from error
     session.warn(answer)
     if session.as_json:
         session.write_json(answer.data)

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from supervisor.cli.follow import follow, full_report, print_report, reload_state
+from supervisor.cli.follow import follow, full_report, is_done, print_report, reload_state
 from supervisor.cli.session import Session, shared_options
 
 
@@ -20,7 +20,7 @@ def command(session: Session, reload_id: str, *, wait: bool) -> int:
     """
     daemon = session.daemon()
     state = reload_state(daemon, reload_id)
-    if wait and not state.get("done"):
+    if wait and not is_done(state):
         has_progress = sys.stderr.isatty() and not session.as_json
         return print_report(session, follow(daemon, reload_id, has_progress=has_progress))
     return print_report(session, full_report(daemon, reload_id, state))

@@ -63,6 +63,8 @@ def command(session: Session, *, verbose: bool) -> int:
         now = datetime.now(UTC)
         session.write(look.table(HEADER, [_line(row, now) for row in rows], right="PID RESTARTS"))
     session.write(_footer(about, rows))
+    if look.has_cut:
+        session.write(f"{look.more} is cut here: pluginctl why MOUNT has the whole of it\n")
     session.warn(_faults(about))
     session.warn(texts_of(about, "warnings"))
     return 0
@@ -86,20 +88,21 @@ def _line(row: Row, now: datetime) -> list[Cell]:
 
 
 def _note(row: Row) -> str:
+    """What is wrong comes first: the end may not fit on the line."""
     notes: list[str] = []
-    version, pinned = row.get("version"), row.get("pinned_version")
-    if row.get("has_own_version"):
-        notes.append("own version")
-    elif pinned and version and pinned != version:
-        notes.append(f"pinned {pinned}")
-    if row.get("rolled_back_from"):
-        notes.append(f"rolled back from {row['rolled_back_from']}")
     if row.get("stopped_by"):
         notes.append(f"stopped by {row['stopped_by']}")
     if row.get("reason"):
         notes.append(str(row["reason"]))
     elif row.get("last_exit") and row.get("state") in {"backoff", "failed"}:
         notes.append(f"last: {row['last_exit']}")
+    if row.get("rolled_back_from"):
+        notes.append(f"rolled back from {row['rolled_back_from']}")
+    version, pinned = row.get("version"), row.get("pinned_version")
+    if row.get("has_own_version"):
+        notes.append("own version")
+    elif pinned and version and pinned != version:
+        notes.append(f"pinned {pinned}")
     return "; ".join(notes)
 
 
@@ -112,8 +115,8 @@ def _footer(about: Row, rows: list[Row]) -> str:
 
 def _faults(about: Row) -> list[str]:
     catalog = about.get("catalog")
-    if not isinstance(catalog, dict):
-        return []
+    if not isinstance(catalog, dict) or not catalog.get("file"):
+        return []  # a namespace is not told about the file
     faults = texts_of(catalog, "faults")
     source = catalog.get("source")
     why = []

@@ -186,6 +186,17 @@ def test_warnings_go_to_stderr(daemon, pluginctl) -> None:
     assert outcome.out == "reload r-1: no mount was touched in 1.24s\n"
 
 
+def test_what_the_daemon_calls_a_failure_is_one_after_a_202_too(daemon, pluginctl) -> None:
+    rows = [a_result(result="skipped", error="its file is not executable")]
+    daemon.answer(RELOAD, a_report(done=False), status=202)
+    daemon.answer(STATUS, {"results": {"a": {"error": "0 of 1 mount failed (1 skipped)"}}, "pending": []})
+    daemon.answer(REPORT, a_report(*rows))
+
+    outcome = pluginctl("reload", "auth/mock-plugin", "--partial")
+
+    assert (outcome.status, outcome.err) == (1, "pluginctl: 0 of 1 mount failed (1 skipped)\n")
+
+
 def test_reload_status_shows_the_nodes_that_failed(daemon, pluginctl) -> None:
     results = {"a": {"error": "", "timestamp": "x"}, "b": {"error": "1 mount failed", "timestamp": "x"}}
     daemon.answer(STATUS, {"results": results, "mounts": [a_result()], "done": True})

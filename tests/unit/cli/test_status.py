@@ -34,8 +34,8 @@ def a_row(mount="auth/mock", **changes):
         "pinned_version": "v1.0.0",
         "state": "ready",
         "pid": 4242,
-        "started_at": ago(192),
-        "ready_at": ago(192),
+        "started_at": ago(7950),
+        "ready_at": ago(7950),
         "restarts": 0,
     }
     return {**row, **changes}
@@ -63,12 +63,12 @@ def test_a_line_for_each_mount_says_what_runs_and_where_it_drifts(daemon, plugin
     assert outcome.status == 0
     assert outcome.out == (
         "NAMESPACE   MOUNT       PLUGIN            VERSION  STATE     PID  UP     RESTARTS  NOTE\n"
-        "root        auth/mock/  auth/mock-plugin  v1.0.0   ready    4242  3m12s         0\n"
-        "team-a/dev  auth/two/   auth/mock-plugin  v1.0.0   ready    4242  3m12s        1"
+        "root        auth/mock/  auth/mock-plugin  v1.0.0   ready    4242  2h12m         0\n"
+        "team-a/dev  auth/two/   auth/mock-plugin  v1.0.0   ready    4242  2h12m        1"
         "2  pinned v1.1.0\n"
-        "root        auth/x/     auth/mock-plugin  v1.0.0   ready    4242  3m12s         "
-        "0  pinned v1.1.0; rolled back from v1.1.0; not ready in 10s\n"
-        "root        kv/         secret/kv         v1.0.0   ready    4242  3m12s         "
+        "root        auth/x/     auth/mock-plugin  v1.0.0   ready    4242  2h12m         "
+        "0  not ready in 10s; rolled back from v1.1.0; pinned v1.1.0\n"
+        "root        kv/         secret/kv         v1.0.0   ready    4242  2h12m         "
         "0  own version\n"
         "root        auth/off/   auth/mock-plugin  -        stopped     -  -             "
         "0  stopped by uid 1000 at 12:00\n"
@@ -146,3 +146,9 @@ def test_who_may_not_see_the_node_still_sees_the_mounts(daemon, pluginctl) -> No
 
     assert outcome.out.endswith("\n1 mount: 1 ready\n")
     assert outcome.status == 0
+
+
+def test_a_namespace_is_not_told_that_its_catalog_is_missing(daemon, pluginctl) -> None:
+    given(daemon, a_row(), catalog={"file": "", "source": "none", "faults": []})
+
+    assert pluginctl("-n", "team-a").err == ""

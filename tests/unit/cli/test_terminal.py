@@ -1,0 +1,112 @@
+"""On a terminal: colours, a width, a progress line; seen through a pseudo-terminal."""
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from supervisor.cli.render import Look, visible, visible_lines
+
+START = [sys.executable, "-m", "supervisor.cli.main"]
+
+
+def on_a_terminal(*arguments, columns=80, **environment):
+    """What a terminal of that width is sent, and the exit status."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    clean = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    with subprocess.Popen(
+        [*START, *arguments], stdout=theirs, stderr=theirs, env={**clean, "TERM": "xterm", **environment}
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        while piece := _read(ours):
+            seen += piece
+    os.close(ours)
+    return seen.decode(errors="replace").replace("\r\n", "\n"), process.returncode
+
+
+def _read(descriptor):
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # EIO: nobody holds the other side any more
+        return b""
+
+
+@pytest.fixture
+def a_failed_mount(daemon):
+    row = {"namespace": "root", "mount": "kv", "type": "secret", "plugin": "kv", "state": "failed"}
+    daemon.answer("GET supervisor/instances", {"instances": [{**row, "reason": "x" * 200}]})
+    daemon.answer("GET supervisor/status", {})
+
+
+@pytest.mark.usefixtures("a_failed_mount")
+def test_a_line_is_cut_at_the_edge_and_the_state_is_coloured() -> None:
+    seen, status = on_a_terminal("status", columns=100)
+
+    assert status == 0
+    line = seen.splitlines()[1]
+    assert "\x1b[31mfailed\x1b[0m" in line
+    assert len(line) == 100 + len("\x1b[31m\x1b[0m")
+    assert line.endswith("x…")
+    assert seen.endswith("\n… is cut here: pluginctl why MOUNT has the whole of it\n")
+
+
+@pytest.mark.usefixtures("a_failed_mount")
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_there_is_no_colour_where_none_is_wanted(environment) -> None:
+    seen, _ = on_a_terminal("status", **environment)
+
+    assert "\x1b" not in seen
+
+
+def test_a_reload_shows_how_far_it_is_and_then_only_the_report(daemon) -> None:
+    def rows(*results):
+        return [{"namespace": "root", "mount": f"m{n}", "result": result} for n, result in enumerate(results)]
+
+    request = "GET sys/plugins/reload/backend/status?reload_id=r-1"
+    daemon.answer("POST sys/plugins/reload/auth/mock", {"reload_id": "r-1", "mounts": []}, status=202)
+    daemon.answer(request, {"mounts": rows("reloaded", "failed", "pending"), "done": False})
+    daemon.answer(request, {"mounts": [], "done": True})
+    daemon.answer(
+        "GET supervisor/reloads/r-1", {"reload_id": "r-1", "mounts": rows("reloaded"), "done": True}
+    )
+
+    seen, status = on_a_terminal("reload", "auth/mock", NO_COLOR="1")
+
+    assert status == 0
+    assert daemon.asked[0].body == {"wait": False}
+    progress, _, report = seen.rpartition("\r\x1b[K")
+    assert progress.startswith("\r\x1b[K2 of 3 mounts done, 1 failed  ")
+    assert report == (
+        "NAMESPACE  MOUNT  VERSION  PID  DOWN  RESULT    NOTE\n"
+        "root       m0/    -        -    -     reloaded\n"
+        "reload r-1: 1 reloaded\n"
+    )
+
+
+def test_a_log_on_a_terminal_shows_its_escapes_instead_of_obeying(daemon) -> None:
+    body = "\x1b]0;title\x07é\tx\r".encode() + b"\xff\n"
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    daemon.raw("GET supervisor/logs/kv?lines=100", head + body)
+
+    assert on_a_terminal("logs", "kv")[0] == "\\x1b]0;title\\x07é\tx\\r\\xff\n"
+    assert on_a_terminal("logs", "kv", "--raw")[0].startswith("\x1b]0;title\x07")
+
+
+def test_text_keeps_what_is_printed_and_escapes_the_rest() -> None:
+    assert visible("plain é 漢") == "plain é 漢"
+    assert visible("a\x1b\n\x9b\u202e\ud800") == "a\\x1b\\n\\x9b\\u202e\\ud800"
+    assert visible_lines("a\n\tb\r\n\n") == "a\n    b\\r"
+
+
+def test_a_change_is_written_with_what_the_output_can_show() -> None:
+    assert Look().change("a", "b") == "a → b"
+    assert Look(encoding="latin-1").change("a", "b") == "a -> b"
+    assert Look().change("-", "b") == "b"
+    assert Look().change("a", "-") == "a"
