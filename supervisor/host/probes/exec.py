@@ -13,6 +13,9 @@ class Exec:
     def __init__(self, setup: Setup) -> None:
         self._settle = setup.probe.settle
 
+    def attend(self, subject: Subject) -> None:
+        """It says nothing by itself."""
+
     async def wait_ready(self, subject: Subject) -> None:  # noqa: ARG002 - the process is not asked
         if self._settle:
             await pause(self._settle)

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from supervisor.domain.catalog import Probe
 from supervisor.domain.errors import Cannot
-from supervisor.domain.names import Seconds
+from supervisor.domain.names import Seconds, shown_duration
 
 Run = Callable[[Sequence[str]], Awaitable[int]]
 """Runs a command to its end and gives its exit status; ends it when it is cancelled."""
@@ -71,6 +71,13 @@ class ReadyProbe(Protocol):
     def status(self) -> str:
         """What the plugin said last about itself, or nothing."""
 
+    def attend(self, subject: Subject) -> None:
+        """Begin to hear the instance, right after its spawn or adoption; the others do so by themselves.
+
+        An instance that was ready when it was adopted is not waited for, and must not block because
+        nobody takes what it says.
+        """
+
     async def wait_ready(self, subject: Subject) -> None:
         """Return once the instance is ready; wait for ever otherwise."""
 
@@ -106,12 +113,15 @@ class Polling:
         self._limit = limit
         self._failure = "not asked yet"
 
-    async def wait_ready(self, subject: Subject) -> None:
-        while not await self._ask(subject):
+    def attend(self, subject: Subject) -> None:
+        """It says nothing by itself."""
+
+    async def wait_ready(self, subject: Subject) -> None:  # noqa: ARG002 - an address is asked
+        while not await self._ask():
             await pause(self._interval)
 
-    async def check(self, subject: Subject) -> None:
-        if not await self._ask(subject):
+    async def check(self, subject: Subject) -> None:  # noqa: ARG002 - an address is asked
+        if not await self._ask():
             raise Cannot(self.why_not())
 
     def why_not(self) -> str:
@@ -120,13 +130,15 @@ class Polling:
     def close(self) -> None:
         """Every attempt gave back what it took."""
 
-    async def _ask(self, _subject: Subject) -> bool:
+    async def _ask(self) -> bool:
         try:
             async with asyncio.timeout(self._limit):
                 await self._attempt()
         except TimeoutError as error:
             # the kernel's own (ETIMEDOUT) carries a number, that of the deadline does not
-            self._failure = reason(error) if error.errno else f"no answer in {self._limit}s"
+            self._failure = (
+                reason(error) if error.errno else f"no answer in {shown_duration(self._limit or 0)}"
+            )
         except OSError as error:
             self._failure = reason(error)
         except Cannot as error:

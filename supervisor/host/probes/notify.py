@@ -73,8 +73,22 @@ class Notify:
         self._left = BURST
         self._socket: socket.socket | None = _bound(self.path, setup.folder)
 
+    def attend(self, subject: Subject) -> None:
+        """Begin to read.
+
+        Raises:
+            Cannot: It was closed.
+        """
+        first, self._subject = self._subject is None, subject
+        if self._socket is None:
+            raise Cannot(f"cannot listen at {self.path}: it was closed")
+        if first:
+            self._loop = asyncio.get_running_loop()
+            self.watchdog_at = self._loop.time()  # the first silence counts from here
+            self._loop.add_reader(self._socket, self._take)
+
     async def wait_ready(self, subject: Subject) -> None:
-        self._listen(subject)
+        self.attend(subject)
         await self._ready.wait()
 
     async def check(self, subject: Subject) -> None:
@@ -83,7 +97,7 @@ class Notify:
         Raises:
             Cannot: It was not, for longer than the interval of liveness.
         """
-        self._listen(subject)
+        self.attend(subject)
         if self._watchdog and self.watchdog_at is not None and self._loop is not None:
             silent = self._loop.time() - self.watchdog_at
             if silent > self._watchdog:
@@ -107,15 +121,6 @@ class Notify:
         taken.close()
         with suppress(OSError):
             Path(self.path).unlink()
-
-    def _listen(self, subject: Subject) -> None:
-        first, self._subject = self._subject is None, subject
-        if self._socket is None:
-            raise Cannot(f"cannot listen at {self.path}: it was closed")
-        if first:
-            self._loop = asyncio.get_running_loop()
-            self.watchdog_at = self._loop.time()  # the first silence counts from here
-            self._loop.add_reader(self._socket, self._take)
 
     def _take(self) -> None:
         while self._socket is not None and self._loop is not None:
