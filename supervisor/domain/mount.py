@@ -90,11 +90,11 @@ class Mount:
         return Remembered(self.held, self.good, self.rolled_back_from, self.generation)
 
 
-def remembering(spec: MountSpec, remembered: Remembered) -> Mount:
+def remembering(key: MountKey, policies: Policies, remembered: Remembered) -> Mount:
     """The mount at the start of the daemon."""
     return Mount(
-        spec.key,
-        spec.policies,
+        key,
+        policies,
         generation=remembered.generation,
         good=remembered.good,
         rolled_back_from=remembered.rolled_back_from,

@@ -19,12 +19,18 @@ class ByPlugin:
     type: PluginType | None = None
     everywhere: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.type or 'any'}/{self.name}" + (" in all namespaces" if self.everywhere else "")
+
 
 @dataclass(frozen=True, slots=True)
 class ByMounts:
     """These mounts of one namespace, as the caller wrote their paths."""
 
     paths: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(self.paths)
 
 
 Target = ByPlugin | ByMounts

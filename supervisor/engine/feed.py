@@ -27,12 +27,12 @@ class Transition:
     after: Mount
     actions: tuple[Action, ...]
     now: Seconds
-    pid: int | None = None
-    number: int = 0
-    at: datetime = datetime.min.replace(tzinfo=UTC)
+    pid: int | None
+    number: int
+    at: datetime
 
 
-class Lagged(Exception):  # noqa: N818 - it says what happened
+class Lagged(Exception):
     """The subscriber did not keep up."""
 
 

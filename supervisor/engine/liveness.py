@@ -36,8 +36,13 @@ async def watch_liveness(clock: Clock, process: Process, liveness: Liveness) -> 
 async def pause(clock: Clock, seconds: Seconds) -> None:
     """Let `seconds` pass on the engine's clock."""
     passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    timer = clock.call_at(clock.time() + seconds, lambda: passed.done() or passed.set_result(None))
+    timer = clock.call_at(clock.time() + seconds, _resolve, passed)
     try:
         await passed
     finally:
         timer.cancel()
+
+
+def _resolve(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

@@ -46,6 +46,8 @@ from supervisor.engine.liveness import watch_liveness
 from supervisor.engine.ports import Binaries, Clock, Logs, Memory, P, Processes
 
 log = structlog.get_logger(__name__)
+_REMEMBERED = 8
+"""Generations whose pids an answer may still name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ class MountActor(Generic[P]):
         try:
             identity = await self._world.binaries.admit(instance.launch)
             if generation in self._unwanted:
-                raise SpawnRefused("stopped before it was started")  # noqa: TRY301 - one way out
+                raise SpawnRefused("stopped before it was started")
             process = await self._world.processes.spawn(self.key, instance, self.mount.policies, identity)
         except PlugindError as error:
             self._unwanted.discard(generation)
@@ -258,9 +260,8 @@ class MountActor(Generic[P]):
             self.post(TreeSurvived(generation, str(error)))
         else:
             del self._running[generation]
+            self._pids.pop(generation - _REMEMBERED, None)
             self.post(TreeGone(generation))
-            if generation < self.mount.generation - 1:
-                self._pids = {known: pid for known, pid in self._pids.items() if known > generation}
 
     # --- timers, tasks, answers
 

@@ -1,107 +1,354 @@
-"""What may be asked of this node; API and cluster have no other door."""
+"""What may be asked of this node; API and cluster have no other door.
 
-from collections.abc import AsyncIterator
+Here a request becomes jobs for the mounts' actors, after everything that it needs was verified.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Generic
+from uuid import uuid4
 
-from supervisor import wire
+import msgspec
+import structlog
+
+from supervisor.domain import events
 from supervisor.domain.access import Caller
-from supervisor.domain.catalog import Catalog
-from supervisor.domain.names import MountKey, Namespace, PluginRef, Seconds
-from supervisor.domain.plan import Target
+from supervisor.domain.catalog import Catalog, MountSpec
+from supervisor.domain.errors import NotFound, PlugindError, Unavailable
+from supervisor.domain.memory import StoppedBy
+from supervisor.domain.mount import launch_to_start
+from supervisor.domain.names import MountKey, Namespace, PluginRef
+from supervisor.domain.plan import Step, Target, diff, select
+from supervisor.engine import views
+from supervisor.engine.feed import Feed
+from supervisor.engine.fleet import Fleet
+from supervisor.engine.mount import Ended, World
+from supervisor.engine.narrator import narrate, row_of
+from supervisor.engine.ports import (
+    Audit,
+    Binaries,
+    CatalogFile,
+    Clock,
+    History,
+    Logs,
+    Memory,
+    P,
+    Processes,
+    Remains,
+)
+from supervisor.engine.preflight import Preflight
+from supervisor.engine.reload import DONE, Job, Options, Reload, Verb, dry_row, fill, pending
+from supervisor.engine.staging import Staging
+from supervisor.wire import InstanceRow, MountResult, NodeStatus, PinData, PlanData, ReloadData, TransitionRow
+
+__all__ = ["About", "Facilities", "Node", "Options", "Ticket"]
+log = structlog.get_logger(__name__)
+Ticket = Reload
+KEPT: Final = 200
+"""Finished reloads that are answered from memory; older ones from history."""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How a reload or an apply is carried out (the keys of wire.ReloadBody, parsed)."""
+class Facilities(Generic[P]):
+    """What a node is built from."""
 
-    dry_run: bool = False
-    parallel: int | None = None
-    on_failure: str = "halt"
-    max_failures: int = 0
-    partial: bool = False
-    canary: int = 0
-    canary_for: Seconds = 0.0
+    clock: Clock
+    processes: Processes[P]
+    remains: Remains[P]
+    binaries: Binaries
+    logs: Logs
+    memory: Memory
+    history: History
+    audit: Audit
+    file: CatalogFile
 
 
-class Ticket:
-    """A reload under way. It goes on whether or not somebody waits."""
+@dataclass(frozen=True, slots=True)
+class About:
+    """What this node is."""
 
-    reload_id: str
-
-    async def wait(self, timeout: Seconds) -> bool:
-        """True once it is done; False after `timeout` seconds."""
-        raise NotImplementedError
-
-    def report(self) -> wire.ReloadData:
-        raise NotImplementedError
+    name: str
+    version: str
+    pid: int
+    uses: Mapping[str, str]
+    parallel: int
+    """Replacements at a time where a request does not say."""
 
 
 class Node:
-    name: str
-    version: str
+    def __init__(self, about: About, facilities: Facilities[Any], tasks: asyncio.TaskGroup) -> None:
+        self.name = about.name
+        self.version = about.version
+        self._about = about
+        self._has = facilities
+        self._tasks = tasks
+        self._started_at = datetime.now(UTC)
+        self._staging = Staging(facilities.file)
+        self._preflight = Preflight(facilities.binaries, facilities.processes.unsupported)
+        self._feed = Feed(narrate)
+        self._fleet = Fleet(
+            World(
+                facilities.clock,
+                facilities.processes,
+                facilities.binaries,
+                facilities.logs,
+                facilities.memory,
+                self._feed,
+                tasks,
+                self._amended,
+            )
+        )
+        self._reloads: dict[str, Reload] = {}
+        self._warnings: list[str] = []
+        self._leaving = False
+
+    # --- the life of the daemon
+
+    async def begin(self) -> None:
+        """Read the catalog, adopt what lives and start the rest."""
+        await self._staging.begin()
+        self._warnings += await self._fleet.begin(self.catalog, self._has.remains)
+        for warning in self._warnings:
+            log.warning("remains_found", reason=warning)
+
+    async def shut_down(self) -> None:
+        """Stop every instance in an orderly way; nothing new is begun."""
+        self._leaving = True
+        await self._fleet.shut_down()
+
+    async def leave(self) -> None:
+        """Leave the instances to the next plugind."""
+        self._leaving = True
+        await self._fleet.leave()
+
+    async def catalog_changed(self) -> None:
+        """The file on disk may be another: look, and touch no process."""
+        await self._staging.look_again()
+
+    def warn(self, trouble: str) -> None:
+        """Something that people should see in `status`."""
+        self._warnings = [*self._warnings[-19:], trouble]
+        log.warning("trouble_noticed", reason=trouble)
+
+    # --- what is
 
     @property
     def catalog(self) -> Catalog:
         """The catalog in force."""
-        raise NotImplementedError
+        return self._staging.catalog
 
-    def status(self) -> wire.NodeStatus:
-        raise NotImplementedError
+    def status(self) -> NodeStatus:
+        return NodeStatus(
+            node=self.name,
+            version=self.version,
+            pid=self._about.pid,
+            started_at=self._started_at.isoformat(timespec="milliseconds"),
+            catalog=self._staging.state(),
+            counts=views.counts(self._fleet.phases()),
+            uses=dict(self._about.uses),
+            warnings=self._warnings,
+        )
 
-    def instances(self, namespace: Namespace) -> list[wire.InstanceRow]:
+    def instances(self, namespace: Namespace) -> list[InstanceRow]:
         """Rows of `namespace` and its children (root: all), sorted by namespace and mount."""
-        raise NotImplementedError
+        mounts = self.catalog.mounts
+        keys = sorted(key for key in mounts.keys() | self._fleet.keys() if namespace.covers(key.namespace))
+        usage = self._has.processes.usage
+        return [views.instance_row(key, mounts.get(key), self._fleet.get(key), usage) for key in keys]
 
-    async def plan(self, namespace: Namespace) -> wire.PlanData:
+    def why(self, key: MountKey) -> list[TransitionRow]:
+        """The mount's last transitions, oldest first. Raises NotFound."""
+        return [row_of(step) for step in self._fleet.found(key).history]
+
+    async def events(self, namespace: Namespace, after: int | None) -> AsyncIterator[TransitionRow]:
+        """Transitions as they happen, those after id `after` first where still known. Raises Lagged."""
+        async for step in self._feed.subscribe(after):
+            if namespace.covers(step.after.key.namespace):
+                yield row_of(step)
+
+    async def log_tail(self, key: MountKey, lines: int) -> list[bytes]:
+        self._known(key)
+        return await self._has.logs.tail(key, lines)
+
+    def log_follow(self, key: MountKey, lines: int) -> AsyncIterator[bytes]:
+        self._known(key)
+        return self._has.logs.follow(key, lines)
+
+    def report(self, reload_id: str) -> ReloadData | None:
+        """A reload under way or from history."""
+        if reload_id in self._reloads:
+            return self._reloads[reload_id].report()
+        document = self._has.history.get(reload_id)
+        return None if document is None else msgspec.json.decode(document, type=ReloadData)
+
+    def history(self, most: int) -> list[ReloadData]:
+        """Newest first."""
+        under_way = [reload.report() for reload in reversed(self._reloads.values()) if not reload.is_done]
+        found = [
+            msgspec.json.decode(document, type=ReloadData) for document in self._has.history.latest(most)
+        ]
+        return (under_way + found)[:most]
+
+    # --- what changes something
+
+    async def plan(self, namespace: Namespace) -> PlanData:
         """What apply would do now, from the file as it is on disk. Raises CatalogInvalid."""
-        raise NotImplementedError
+        catalog = await self._staging.current()
+        rows = [views.plan_row(step, catalog) for step in self._steps(catalog, namespace)]
+        return PlanData(mounts=rows, catalog=self._staging.state())
 
     async def reload(
         self, target: Target, namespace: Namespace, options: Options, caller: Caller, reload_id: str
     ) -> Ticket:
-        """Read and verify everything, then begin. Raises Refused (nothing was touched)."""
-        raise NotImplementedError
+        """Read and verify everything, then begin.
+
+        Raises:
+            Refused: With every fault; no process was touched.
+        """
+        self._refuse_when_leaving()
+        catalog = await self._staging.current()
+        specs = [catalog.mounts[key] for key in select(catalog, target, namespace)]
+        jobs = [Job(spec.key, "reload", str(spec.plugin), spec) for spec in specs]
+        data = self._data("reload", str(target), caller, reload_id, options)
+        return await self._begin(data, jobs, options)
 
     async def apply(self, namespace: Namespace, options: Options, caller: Caller, reload_id: str) -> Ticket:
-        """Everything that plan shows for `namespace` and its children. Raises Refused."""
-        raise NotImplementedError
+        """Everything that plan shows for `namespace` and its children.
 
-    async def start(self, key: MountKey, caller: Caller) -> wire.MountResult:
-        """Raises NotFound where the mount does not exist."""
-        raise NotImplementedError
+        Raises:
+            Refused: With every fault; no process was touched.
+        """
+        self._refuse_when_leaving()
+        catalog = await self._staging.current()
+        jobs = [_job(step) for step in self._steps(catalog, namespace)]
+        data = self._data("apply", str(namespace), caller, reload_id, options)
+        return await self._begin(data, jobs, options)
 
-    async def stop(self, key: MountKey, caller: Caller) -> wire.MountResult:
-        raise NotImplementedError
+    async def start(self, key: MountKey, caller: Caller) -> MountResult:
+        """Run it, whatever it was stopped by. Raises NotFound, TargetUnfit."""
+        spec = await self._startable(key)
+        actor = self._fleet.actor(spec)
+        command = str(uuid4())
+        ended = await actor.ask(events.Start(launch_to_start(spec, actor.mount), command), command)
+        return self._result("start", ended, caller)
 
-    async def restart(self, key: MountKey, caller: Caller) -> wire.MountResult:
-        raise NotImplementedError
+    async def stop(self, key: MountKey, caller: Caller) -> MountResult:
+        """Stop it, and keep it stopped over crash, upgrade and reboot. Raises NotFound."""
+        self._refuse_when_leaving()
+        spec = self.catalog.mounts.get(key)
+        actor = self._fleet.actor(spec) if spec else self._fleet.found(key)
+        command = str(uuid4())
+        by = StoppedBy(caller.name, datetime.now(UTC).timestamp())
+        ended = await actor.ask(events.Stop(command, by), command)
+        await self._has.memory.flush()  # before the answer: it holds over a power cut from now on
+        return self._result("stop", ended, caller)
 
-    async def set_pin(self, ref: PluginRef, version: str, caller: Caller) -> wire.PinData:
+    async def restart(self, key: MountKey, caller: Caller) -> MountResult:
+        """A new instance of what runs; a mount that runs nothing is started. Raises NotFound, TargetUnfit."""
+        spec = await self._startable(key)
+        actor = self._fleet.actor(spec)
+        launch = actor.mount.instance.launch if actor.mount.instance else None
+        if launch is None or actor.mount.held is not None:
+            return await self.start(key, caller)
+        command = str(uuid4())
+        ended = await actor.ask(events.Reload(launch, command), command)
+        return self._result("reload", ended, caller)
+
+    async def set_pin(self, ref: PluginRef, version: str, caller: Caller) -> PinData:
         """Edit the pin in the catalog file; moves no process. Raises Refused."""
-        raise NotImplementedError
-
-    def report(self, reload_id: str) -> wire.ReloadData | None:
-        """A reload under way or from history."""
-        raise NotImplementedError
-
-    def history(self, most: int) -> list[wire.ReloadData]:
-        """Newest first."""
-        raise NotImplementedError
-
-    def why(self, key: MountKey) -> list[wire.TransitionRow]:
-        """The mount's last transitions, oldest first. Raises NotFound."""
-        raise NotImplementedError
-
-    def events(self, namespace: Namespace, after: int | None) -> AsyncIterator[wire.TransitionRow]:
-        """Transitions as they happen, those after id `after` first where still known."""
-        raise NotImplementedError
-
-    async def log_tail(self, key: MountKey, lines: int) -> list[bytes]:
-        raise NotImplementedError
-
-    def log_follow(self, key: MountKey, lines: int) -> AsyncIterator[bytes]:
-        raise NotImplementedError
+        await self._has.file.set_pin(ref, version)
+        await self._staging.look_again()
+        log.info("pin_written", plugin=str(ref), version=version, by=caller.name)
+        return PinData(type=ref.type, name=ref.name, version=version)
 
     def audit(self, caller: Caller, what: str, namespace: Namespace, result: str) -> None:
         """One line in audit.log: every command that changes something, done or refused."""
-        raise NotImplementedError
+        entry = {
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "who": caller.name,
+            "uid": caller.uid,
+            "pid": caller.pid,
+            "what": what,
+            "namespace": str(namespace),
+            "result": result,
+        }
+        try:
+            self._has.audit.write(entry)
+        except PlugindError as error:
+            log.error("audit_not_written", entry=entry, reason=str(error))
+
+    # --- within
+
+    def _steps(self, catalog: Catalog, namespace: Namespace) -> list[Step]:
+        steps = diff(catalog, self._fleet.currents())
+        return [step for step in steps if namespace.covers(step.key.namespace)]
+
+    async def _startable(self, key: MountKey) -> MountSpec:
+        self._refuse_when_leaving()
+        spec = self.catalog.mounts.get(key)
+        if spec is None:
+            raise NotFound(f"no mount at {key} in the catalog")
+        await self._preflight.check([spec])
+        return spec
+
+    async def _begin(self, data: ReloadData, jobs: Sequence[Job], options: Options) -> Reload:
+        jobs = await self._preflight.fit(jobs, self._fleet.currents(), partial=options.partial)
+        reload = Reload(data, jobs, options, self._has.clock)
+        if options.dry_run:
+            currents = self._fleet.currents()
+            reload.rehearse([dry_row(job, currents.get(job.key)) for job in jobs])
+            return reload
+        self._reloads[reload.reload_id] = reload
+        for old in [known for known, one in self._reloads.items() if one.is_done][:-KEPT]:
+            del self._reloads[old]
+        self._tasks.create_task(self._run(reload))
+        return reload
+
+    async def _run(self, reload: Reload) -> None:
+        try:
+            await reload.run(self._fleet.do, self._about.parallel)
+            await self._has.history.append(reload.reload_id, msgspec.json.encode(reload.report()))
+        except Exception:
+            # a request's edge: what broke in one reload costs no other
+            log.exception("reload_broke", reload_id=reload.reload_id)
+
+    def _amended(self, command: str, ended: Ended) -> None:
+        reload = self._reloads.get(command)
+        if reload is not None:
+            reload.amend(ended)
+            document = msgspec.json.encode(reload.report())
+            self._tasks.create_task(self._has.history.amend(command, document))
+
+    def _result(self, verb: Verb, ended: Ended, caller: Caller) -> MountResult:
+        spec = self.catalog.mounts.get(ended.key)
+        row = pending(Job(ended.key, verb, str(spec.plugin) if spec else ""))
+        fill(row, ended, DONE[verb])
+        log.info("mount_commanded", verb=verb, mount=str(ended.key), result=row.result, by=caller.name)
+        return row
+
+    def _data(self, verb: str, target: str, caller: Caller, reload_id: str, options: Options) -> ReloadData:
+        return ReloadData(
+            reload_id=reload_id,
+            verb="apply" if verb == "apply" else "reload",
+            dry_run=options.dry_run,
+            target=target,
+            by=caller.name,
+            started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            node=self.name,
+        )
+
+    def _known(self, key: MountKey) -> None:
+        if key not in self.catalog.mounts:
+            self._fleet.found(key)
+
+    def _refuse_when_leaving(self) -> None:
+        if self._leaving:
+            raise Unavailable("cannot do this now: plugind is shutting down")
+
+
+def _job(step: Step) -> Job:
+    plugin = step.wanted.plugin if step.wanted else step.running.plugin if step.running else ""
+    verbs: dict[str, Verb] = {"replace": "reload", "start": "start", "stop": "stop", "settings": "settings"}
+    return Job(step.key, verbs.get(step.action, "keep"), str(plugin), step.wanted)

@@ -1,9 +1,8 @@
 """What the engine needs from the world, as Protocols. `host`, `files` and the tests' fakes fit them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from supervisor.domain.catalog import Catalog, Identity, Launch, MountSpec, Policies
 from supervisor.domain.events import Exit, Instance
@@ -59,6 +58,7 @@ class Process(Protocol):
 
 
 P = TypeVar("P", bound=Process)
+P_co = TypeVar("P_co", bound=Process, covariant=True)
 
 
 class Processes(Protocol[P]):
@@ -105,21 +105,29 @@ class Processes(Protocol[P]):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Found(Generic[P]):
+class Found(Protocol[P_co]):
     """An instance of a former daemon that lives."""
 
-    key: MountKey
-    instance: Instance
-    ready: bool
-    process: P
+    @property
+    def key(self) -> MountKey: ...
+
+    @property
+    def instance(self) -> Instance: ...
+
+    @property
+    def ready(self) -> bool: ...
+
+    @property
+    def process(self) -> P_co: ...
 
 
-class Remains(Protocol[P]):
+class Remains(Protocol[P_co]):
     """What a former daemon left behind."""
 
-    async def living(self, policies: Callable[[MountKey], Policies]) -> tuple[list[Found[P]], list[str]]:
-        """Instances that live, by their records; and what was wrong with records.
+    async def living(
+        self, policies: Callable[[MountKey], Policies]
+    ) -> tuple[Sequence[Found[P_co]], list[str]]:
+        """Instances that live, by their records; and what people should know of the rest.
 
         What carries this plugind's mark and has no record is killed here, as nobody knows what it is.
         """

@@ -236,7 +236,7 @@ class Instances:
                 probe.close()
         self._marks.give_back(mark)
         try:
-            _remove_folder(folder)
+            remove_folder(folder)
             self._records.forget(instance.id)
         except (OSError, Cannot) as error:
             log.warning("instance_left_something", instance=instance.id, reason=str(error))
@@ -290,7 +290,7 @@ def _make_folder(folder: Path, account: Account) -> None:
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:  # of an instance that nobody cleaned up behind: not ours to trust
-        _remove_folder(folder)
+        remove_folder(folder)
         folder.mkdir(mode=0o700)
     except OSError as error:
         raise SpawnRefused(f"cannot make {folder}: {error.strerror}") from error
@@ -298,7 +298,7 @@ def _make_folder(folder: Path, account: Account) -> None:
         os.chown(folder, account.uid, account.gid, follow_symlinks=False)
 
 
-def _remove_folder(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
     try:
         folder.rmdir()
     except FileNotFoundError:

@@ -23,7 +23,7 @@ from supervisor.host.logfifo import LARGE, SMALL, Scratch
 
 MOST_PER_ROUND: Final = 1 << 20
 """Bytes of one mount in one round."""
-PAUSE: Final = 2
+PAUSE: Final = 4
 """Milliseconds between two rounds."""
 SHRINK_AFTER: Final[Seconds] = 30.0
 
@@ -132,7 +132,7 @@ class Pump:
                 capture.fifo.resize(LARGE)
             self._large[capture] = now
         self._note_failing(capture)
-        return moved >= capture.fifo.capacity
+        return moved >= capture.fifo.capacity // 2
 
     def _run(self) -> None:
         while not self._is_stopping:

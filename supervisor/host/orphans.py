@@ -80,7 +80,7 @@ class Orphans:
         found: dict[Mark, list[int]] = {mark: [] for mark in waiting}
         by_number = {mark.number: mark for mark in waiting if mark.number}
         by_name = {mark.instance: mark for mark in waiting}
-        by_session = {mark.session: mark for mark in waiting}
+        by_session = {mark.session: mark for mark in waiting if mark.session}
         ours = children_of(os.getpid())
         for pid in ours:
             if not self._children.is_main(pid) and not reap_orphan(pid):
@@ -148,18 +148,20 @@ def descendants(pids: Iterable[int]) -> Iterator[int]:
                 yield child
 
 
-def instance_of(pid: int) -> InstanceId | None:
-    """The instance that a process was started in, by its environment; None where it cannot be read."""
+def environ_of(pid: int) -> dict[bytes, bytes]:
+    """The environment that a process was started with; empty where it cannot be read."""
     try:
         with Path(f"/proc/{pid:d}/environ").open("rb", buffering=0) as file:
-            environ = file.readall()
+            entries = file.readall().split(b"\0")
     except OSError:
-        return None
-    for entry in environ.split(b"\0"):
-        name, _, value = entry.partition(b"=")
-        if name == MARK_VARIABLE.encode():
-            return InstanceId(value.decode(errors="replace"))
-    return None
+        return {}
+    return dict(entry.split(b"=", 1) for entry in entries if b"=" in entry)
+
+
+def instance_of(pid: int) -> InstanceId | None:
+    """The instance that a process was started in, by its environment; None where it cannot be read."""
+    value = environ_of(pid).get(MARK_VARIABLE.encode())
+    return None if value is None else InstanceId(value.decode(errors="replace"))
 
 
 def _all_pids() -> set[int]:

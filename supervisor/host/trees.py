@@ -30,9 +30,13 @@ class Trees:
 
         Source: proc(5) children, prctl(2) PR_SET_CHILD_SUBREAPER.
         """
-        loop = asyncio.get_running_loop()
         if not main.is_dead:
             await _kill_from_the_top(main)
+        await self.end_members(mark, grace)
+
+    async def end_members(self, mark: Mark, grace: Seconds) -> None:
+        """The same for what carries the mark, where the main process is dead or unknown."""
+        loop = asyncio.get_running_loop()
         may_stay = loop.time() + grace
         until = may_stay + PATIENCE
         while members := await self._members(mark):

@@ -1,0 +1,249 @@
+"""Builds and joins everything; signals, start, stop. Nothing to decide.
+
+`plugind [--config FILE]` is the daemon in the foreground; `plugind check [FILE…]` checks without one.
+"""
+
+import asyncio
+import ctypes
+import gc
+import importlib.metadata
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+import click
+import structlog
+
+from supervisor.api.server import Server
+from supervisor.domain.access import Caller
+from supervisor.domain.catalog import Settings
+from supervisor.domain.errors import AlreadyRunning, PlugindError
+from supervisor.domain.names import ROOT
+from supervisor.engine.node import About, Facilities, Node, Options
+from supervisor.files.binaries import Binaries
+from supervisor.files.catalog_file import CatalogFile
+from supervisor.files.load import Defaults
+from supervisor.files.settings import load_settings
+from supervisor.files.watch import CatalogWatcher
+from supervisor.host.audit import AuditLog
+from supervisor.host.history import History
+from supervisor.host.instances import Instances
+from supervisor.host.logs import Logs
+from supervisor.host.memory import Memory
+from supervisor.host.records import InstanceRecords
+from supervisor.host.remains import Remains
+
+log = structlog.get_logger("supervisor.daemon")
+EXIT_FAULTY: Final = 2
+EXIT_RUNNING: Final = 3
+PR_SET_CHILD_SUBREAPER: Final = 36
+ITSELF: Final = Caller(trusted=True, name="plugind")
+
+
+class _Over(Exception):
+    """Ends what still runs when the work is done."""
+
+
+class Daemon:
+    """One plugind, from its settings to its end."""
+
+    def __init__(self, settings: Settings, defaults: Defaults) -> None:
+        self._settings = settings
+        self._defaults = defaults
+        self._stop = asyncio.Event()
+        self._leaves = False
+
+    async def run(self) -> None:
+        """Serve until a signal says stop (SIGTERM, SIGINT) or leave (SIGUSR1).
+
+        Raises:
+            AlreadyRunning: Another plugind has the control socket.
+            PlugindError: A folder or the socket cannot be had.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                await self._serve(tasks)
+                raise _Over
+        except* _Over:
+            pass
+
+    async def _serve(self, tasks: asyncio.TaskGroup) -> None:
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        runtime, state, logs_dir = map(Path, (settings.runtime_dir, settings.state_dir, settings.log_dir))
+        logs = Logs(runtime / "logs", logs_dir, settings.logs)
+        records = InstanceRecords(runtime / "instances")
+        instances = Instances(runtime, records, logs)
+        troubles: list[str] = []
+        memory = Memory(state / "mounts.json", troubles.append)
+        history = History(state / "reloads.json", troubles.append)
+        audit = AuditLog(logs_dir / "audit.log")
+        node = Node(
+            About(settings.node, version(), os.getpid(), found_here(), 4 * (os.cpu_count() or 1)),
+            Facilities(
+                loop,
+                instances,
+                Remains(instances, records),
+                Binaries(),
+                logs,
+                memory,
+                history,
+                audit,
+                CatalogFile(settings.catalog, self._defaults, state / "catalog.json"),
+            ),
+            tasks,
+        )
+        server = Server(node, settings)
+        await server.start()  # first: its lock says that there is no other plugind
+        try:
+            instances.open()
+            logs.start()
+            history.load()
+            tasks.create_task(memory.run())
+            self._handle_signals(loop, node, tasks)
+            watcher = CatalogWatcher(
+                settings.catalog, lambda: tasks.create_task(node.catalog_changed()), loop
+            )
+            watcher.start()
+            await node.begin()
+            for trouble in troubles:
+                node.warn(trouble)
+            memory_trouble = node.warn
+            del memory_trouble
+            gc.freeze()  # what was made so far lives as long as the daemon
+            log.info("daemon_started", version=version(), socket=settings.socket.path, pid=os.getpid())
+            await self._stop.wait()
+            log.info("daemon_stopping", leaves_plugins=self._leaves)
+            watcher.stop()
+            await (node.leave() if self._leaves else node.shut_down())
+        finally:
+            await server.stop(2.0)
+            instances.close()
+            logs.stop()
+            history.close()
+            audit.close()
+        log.info("daemon_stopped")
+
+    def _handle_signals(self, loop: asyncio.AbstractEventLoop, node: Node, tasks: asyncio.TaskGroup) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._leave)
+        loop.add_signal_handler(signal.SIGHUP, lambda: tasks.create_task(apply(node)))
+
+    def _leave(self) -> None:
+        self._leaves = True
+        self._stop.set()
+
+
+async def apply(node: Node) -> None:
+    """SIGHUP: everything that `plan` shows; the outcome goes to the log."""
+    try:
+        ticket = await node.apply(ROOT, Options(), ITSELF, str(uuid4()))
+        await ticket.wait(float("inf"))
+    except PlugindError as error:
+        log.error("apply_refused", reason=str(error))
+        return
+    results: dict[str, int] = {}
+    for row in ticket.report().mounts:
+        results[row.result] = results.get(row.result, 0) + 1
+    log.info("apply_done", **results)
+
+
+def version() -> str:
+    return importlib.metadata.version("plugind")
+
+
+def found_here() -> dict[str, str]:
+    """What plugind would use where it is there, and whether it is."""
+    return {
+        "cgroups": "not used by this version",
+        "systemd": "not used by this version",
+        "etcd": "not used by this version",
+    }
+
+
+def prepare_process(settings: Settings) -> None:
+    """What every plugin inherits, and folders that are missing.
+
+    Raises:
+        PlugindError: A folder cannot be made.
+    """
+    os.umask(0o022)
+    for folder, mode in (
+        (settings.runtime_dir, 0o755),
+        (settings.state_dir, 0o700),
+        (settings.log_dir, 0o750),
+    ):
+        try:
+            Path(folder).mkdir(mode=mode, parents=True, exist_ok=True)
+        except OSError as error:
+            raise PlugindError(
+                f"cannot make {folder}: {error.strerror}; it is set in plugind.yaml"
+            ) from error
+    os.chdir("/")
+    become_subreaper()
+
+
+def become_subreaper() -> None:
+    """Orphans of plugins become children of plugind. Source: prctl(2)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        log.warning("subreaper_refused", reason=os.strerror(ctypes.get_errno()))
+
+
+def set_up_logs() -> None:
+    """Console for a terminal, JSON otherwise; to stderr."""
+    on_terminal = sys.stderr.isatty()
+    renderer = structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+@click.group(invoke_without_command=True)
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="Settings [default: /etc/plugind/plugind.yaml]"
+)
+@click.version_option(package_name="plugind")
+@click.pass_context
+def main(context: click.Context, config: Path | None) -> None:
+    """Keep the plugin processes of a catalog running, in the foreground."""
+    if context.invoked_subcommand is not None:
+        return
+    set_up_logs()
+    try:
+        settings, defaults = load_settings(config)
+        prepare_process(settings)
+        asyncio.run(Daemon(settings, defaults).run())
+    except* AlreadyRunning as group:
+        _end_with(group, EXIT_RUNNING)
+    except* PlugindError as group:
+        _end_with(group, EXIT_FAULTY)
+
+
+def _end_with(group: ExceptionGroup[PlugindError], status: int) -> None:
+    for error in group.exceptions:
+        click.echo(f"plugind: {error}", err=True)
+    sys.exit(status)
+
+
+@main.command()
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+def check(files: tuple[Path, ...]) -> None:
+    """Check catalogs, or the one in plugind.yaml, without a daemon."""
+    from supervisor.cli.commands.check import check_files  # noqa: PLC0415 - not needed by the daemon
+
+    sys.exit(check_files(files))

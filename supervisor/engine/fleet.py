@@ -1,0 +1,133 @@
+"""All mounts of this node: their actors from the start of the daemon to its end, and jobs done with one."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from uuid import uuid4
+
+import structlog
+
+from supervisor.domain import events
+from supervisor.domain.catalog import Catalog, MountSpec, Policies
+from supervisor.domain.errors import NotFound
+from supervisor.domain.events import Outcome
+from supervisor.domain.memory import Remembered
+from supervisor.domain.mount import Mount, Phase, launch_to_start, remembering
+from supervisor.domain.names import MountKey
+from supervisor.domain.plan import Current
+from supervisor.engine import views
+from supervisor.engine.adoption import one_each
+from supervisor.engine.mount import Ended, MountActor, World
+from supervisor.engine.ports import P, Remains
+from supervisor.engine.reload import Job
+
+log = structlog.get_logger(__name__)
+
+
+class Fleet(Mapping[MountKey, MountActor[P]]):
+    def __init__(self, world: World[P]) -> None:
+        self._world = world
+        self._actors: dict[MountKey, MountActor[P]] = {}
+        self._remembered: dict[MountKey, Remembered] = {}
+
+    def __getitem__(self, key: MountKey) -> MountActor[P]:
+        return self._actors[key]
+
+    def __iter__(self) -> Iterator[MountKey]:
+        return iter(self._actors)
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    def phases(self) -> Counter[Phase]:
+        return Counter(actor.mount.phase for actor in self._actors.values())
+
+    def currents(self) -> dict[MountKey, Current]:
+        return {key: views.current(actor) for key, actor in self._actors.items()}
+
+    async def begin(self, catalog: Catalog, remains: Remains[P]) -> list[str]:
+        """Adopt what lives, then start every mount that is not stopped by hand; what people should know."""
+        self._remembered = dict(self._world.memory.load())
+        found, troubles = await remains.living(
+            lambda key: catalog.mounts[key].policies if key in catalog.mounts else Policies()
+        )
+        kept = await one_each(found, self._world.processes)
+        for key, one in kept.items():
+            spec = catalog.mounts.get(key)
+            actor = self._made(key, spec.policies if spec else Policies())
+            actor.adopt(one.instance, one.process, ready=one.ready)
+            if actor.mount.held is not None:  # the daemon was killed while it stopped this one
+                actor.post(events.Stop(by=actor.mount.held))
+        if kept:
+            log.info("instances_adopted", count=len(kept))
+        for key, spec in catalog.mounts.items():
+            if key not in kept:
+                actor = self.actor(spec)
+                if actor.mount.held is None:
+                    actor.post(events.Start(launch_to_start(spec, actor.mount)))
+        return troubles
+
+    def actor(self, spec: MountSpec) -> MountActor[P]:
+        """The actor of a mount, which is new if the mount is."""
+        found = self._actors.get(spec.key)
+        return found if found is not None else self._made(spec.key, spec.policies)
+
+    def found(self, key: MountKey) -> MountActor[P]:
+        """The actor of a mount.
+
+        Raises:
+            NotFound: There is no such mount.
+        """
+        try:
+            return self._actors[key]
+        except KeyError:
+            raise NotFound(f"no mount at {key}") from None
+
+    async def do(self, job: Job, command: str) -> Ended:
+        """Carry out one job of a reload or an apply; `command` is its id."""
+        if job.spec is None:
+            return await self._remove(job.key, command)
+        actor = self.actor(job.spec)
+        if actor.mount.policies != job.spec.policies:
+            actor.post(events.Configure(job.spec.policies))
+        match job.verb:
+            case "reload":
+                return await actor.ask(events.Reload(job.spec.launch, command), command)
+            case "start":
+                return await actor.ask(events.Start(job.spec.launch, command), command)
+            case "settings" | "keep" | "stop":
+                return Ended(job.key, Outcome.DONE)
+
+    async def shut_down(self) -> None:
+        """Return when every instance is stopped, and the sticky stops are what they were."""
+        stops = [
+            actor.ask(events.Stop(command), command)
+            for actor in self._actors.values()
+            for command in [str(uuid4())]
+        ]
+        await asyncio.gather(*stops)
+        await self._world.memory.flush()
+
+    async def leave(self) -> None:
+        """Let go of every instance: the next plugind adopts them."""
+        for actor in self._actors.values():
+            actor.leave()
+        await self._world.memory.flush()
+
+    async def _remove(self, key: MountKey, command: str) -> Ended:
+        actor = self._actors.get(key)
+        if actor is None:
+            return Ended(key, Outcome.DONE)
+        ended = await actor.ask(events.Stop(command), command)
+        if actor.mount.is_empty:
+            del self._actors[key]
+            self._world.memory.forget(key)
+            self._remembered.pop(key, None)
+            self._world.logs.close(key)
+        return ended
+
+    def _made(self, key: MountKey, policies: Policies) -> MountActor[P]:
+        mount: Mount = remembering(key, policies, self._remembered.get(key, Remembered()))
+        actor = MountActor(mount, self._world)
+        self._actors[key] = actor
+        return actor

@@ -1,0 +1,67 @@
+"""Transitions as log events, and as rows for people. The names of events are an interface: CHANGELOG."""
+
+import re
+
+import structlog
+
+from supervisor.domain.events import Answer, BecameReady, Exited, Outcome, SpawnFailed
+from supervisor.domain.mount import Phase
+from supervisor.engine.feed import Transition
+from supervisor.wire import TransitionRow
+
+log = structlog.get_logger("supervisor.mounts")
+
+
+def narrate(step: Transition) -> None:
+    """Log what changed: info is a new state, warning is for a look, error is a promise that broke."""
+    after = step.after
+    instance = after.instance or step.before.instance
+    bound = {
+        "namespace": str(after.key.namespace),
+        "mount": after.key.path,
+        "version": instance.launch.version if instance else None,
+        "instance": instance.id if instance else None,
+        "pid": step.pid,
+    }
+    match step.event:
+        case BecameReady():
+            log.info("instance_ready", **bound)
+        case Exited(reason=reason) if step.before.phase in {Phase.READY, Phase.STARTING}:
+            log.warning("instance_exited", **bound, reason=reason)
+        case SpawnFailed(reason=reason):
+            log.warning("instance_not_started", **bound, reason=reason)
+        case _:
+            pass
+    if after.phase is Phase.FAILED and step.before.phase is not Phase.FAILED:
+        log.error("mount_failed", **bound, reason=after.reason)
+    if after.phase is Phase.STOPPED and step.before.phase is not Phase.STOPPED:
+        log.info("mount_stopped", **bound, reason=after.reason)
+    for action in step.actions:
+        if isinstance(action, Answer) and action.outcome is Outcome.ROLLED_BACK:
+            log.warning("reload_rolled_back", **bound, reason=action.reason)
+
+
+def row_of(step: Transition) -> TransitionRow:
+    after = step.after
+    instance = after.instance or step.before.instance
+    reason = getattr(step.event, "reason", None) or getattr(step.event, "detail", None) or after.reason
+    return TransitionRow(
+        id=step.number,
+        at=step.at.isoformat(timespec="milliseconds"),
+        namespace=str(after.key.namespace),
+        mount=after.key.path,
+        event=_snake(type(step.event).__name__),
+        before=step.before.phase.value,
+        after=after.phase.value,
+        version=instance.launch.version if instance else None,
+        instance=instance.id if instance else None,
+        pid=step.pid,
+        reason=reason,
+        reload_ids=[
+            command for action in step.actions if isinstance(action, Answer) for command in action.commands
+        ],
+    )
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

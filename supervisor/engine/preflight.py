@@ -1,0 +1,66 @@
+"""Nothing is killed for nothing: everything that the new instances need is checked before the first kill."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from supervisor.domain.catalog import Launch, MountSpec
+from supervisor.domain.errors import Fault, TargetUnfit
+from supervisor.domain.names import MountKey
+from supervisor.domain.plan import Current
+from supervisor.engine.ports import Binaries
+from supervisor.engine.reload import Job
+
+
+class Preflight:
+    def __init__(self, binaries: Binaries, unsupported: Callable[[Launch], str | None]) -> None:
+        self._binaries = binaries
+        self._unsupported = unsupported
+
+    async def check(self, specs: Iterable[MountSpec]) -> None:
+        """Return if all of `specs` can be started as they are on disk now.
+
+        Raises:
+            TargetUnfit: With every fault of every mount.
+        """
+        specs = list(specs)
+        faults = [
+            Fault(spec.mark.file, spec.mark.line, spec.mark.column, f"cannot run {spec.key}: {why}")
+            for spec in specs
+            if (why := self._unsupported(spec.launch)) is not None
+        ]
+        try:
+            await self._binaries.verify(specs)
+        except TargetUnfit as error:
+            faults += error.faults
+        if faults:
+            raise TargetUnfit(faults)
+
+    async def fit(
+        self, jobs: Sequence[Job], running: Mapping[MountKey, Current], *, partial: bool
+    ) -> Sequence[Job]:
+        """The jobs, if all their targets are fit; with `partial` those that are not carry the reason.
+
+        A mount that is stopped by hand is not started by any of them, so its files do not matter.
+
+        Raises:
+            TargetUnfit: With every fault of every mount; not with `partial`.
+        """
+        starting = [
+            job for job in jobs if job.verb in {"reload", "start"} and not _is_held(running.get(job.key))
+        ]
+        if not partial:
+            await self.check(job.spec for job in starting if job.spec)
+            return jobs
+        refusals = {job.key: await self._refusal(job) for job in starting}
+        return [replace(job, refusal=refusals.get(job.key)) for job in jobs]
+
+    async def _refusal(self, job: Job) -> str | None:
+        try:
+            await self.check([job.spec] if job.spec else [])
+        except TargetUnfit as error:
+            return str(error)
+        return None
+
+
+def _is_held(current: Current | None) -> bool:
+    return current is not None and current.held

@@ -1,0 +1,183 @@
+"""One reload or apply from its begin to its report. All targets were verified before it is made.
+
+Here: how many at a time, the canary, when to halt. What becomes of each mount is decided in `domain/`.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from supervisor.domain.catalog import MountSpec
+from supervisor.domain.events import Outcome
+from supervisor.domain.names import MountKey, Seconds
+from supervisor.domain.plan import Current
+from supervisor.engine.liveness import pause
+from supervisor.engine.mount import Ended
+from supervisor.engine.ports import Clock
+from supervisor.wire import MountResult, ReloadData, Result
+
+Verb = Literal["reload", "start", "stop", "settings", "keep"]
+DONE: Final[dict[Verb, Result]] = {
+    "reload": "reloaded",
+    "start": "started",
+    "stop": "stopped",
+    "settings": "unchanged",
+    "keep": "unchanged",
+}
+BAD: Final = frozenset({"failed", "rolled_back"})
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a reload or an apply is carried out (the keys of wire.ReloadBody, parsed)."""
+
+    dry_run: bool = False
+    parallel: int | None = None
+    on_failure: str = "halt"
+    max_failures: int = 0
+    partial: bool = False
+    canary: int = 0
+    canary_for: Seconds = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be done with one mount. `spec` is None where it is removed."""
+
+    key: MountKey
+    verb: Verb
+    plugin: str
+    spec: MountSpec | None = None
+    refusal: str | None = None
+    """Why nothing is done with it: it is unfit, and the caller said `partial`."""
+
+
+Do = Callable[[Job, str], Awaitable[Ended]]
+
+
+class Reload:
+    """A reload under way. It goes on whether or not somebody waits. Fits `node.Ticket`."""
+
+    def __init__(self, data: ReloadData, jobs: Sequence[Job], options: Options, clock: Clock) -> None:
+        self.reload_id = data.reload_id
+        self._data = data
+        self._jobs = jobs
+        self._options = options
+        self._clock = clock
+        self._rows: dict[MountKey, MountResult] = {job.key: pending(job) for job in jobs}
+        self._done = asyncio.Event()
+
+    async def wait(self, seconds: Seconds) -> bool:
+        """True once it is done; False after `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._done.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    @property
+    def is_done(self) -> bool:
+        return self._done.is_set()
+
+    def rehearse(self, rows: Sequence[MountResult]) -> None:
+        """A dry run: these rows, and nothing is done."""
+        self._rows = dict(zip((job.key for job in self._jobs), rows, strict=True))
+        self._finish()
+
+    def report(self) -> ReloadData:
+        self._data.mounts = list(self._rows.values())
+        return self._data
+
+    async def run(self, do: Do, parallel: int) -> None:
+        """Do every job, `parallel` at a time, until too many failed."""
+        try:
+            canaries = min(self._options.canary, len(self._jobs))
+            await self._some(do, self._jobs[:canaries], parallel)
+            if canaries and self._options.canary_for and not self._halted:
+                await pause(self._clock, self._options.canary_for)
+            await self._some(do, self._jobs[canaries:], parallel)
+        finally:
+            self._finish()
+
+    def amend(self, ended: Ended) -> None:
+        """A version died after it had been ready: what was answered is not true any more."""
+        row = self._rows.get(ended.key)
+        if row is not None:
+            fill(row, ended, row.result)
+
+    @property
+    def _halted(self) -> bool:
+        if self._options.on_failure != "halt":
+            return False
+        return sum(row.result in BAD for row in self._rows.values()) > self._options.max_failures
+
+    def _finish(self) -> None:
+        self._data.done = True
+        self._data.finished_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._done.set()
+
+    async def _some(self, do: Do, jobs: Sequence[Job], parallel: int) -> None:
+        waiting = deque(jobs)
+        workers = max(1, min(self._options.parallel or parallel, len(waiting)))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers if waiting else 0):
+                group.create_task(self._work(do, waiting))
+
+    async def _work(self, do: Do, waiting: deque[Job]) -> None:
+        while waiting:
+            job = waiting.popleft()
+            row = self._rows[job.key]
+            if job.refusal is not None:
+                row.result, row.error = "failed", job.refusal
+            elif job.verb == "keep":
+                row.result = "unchanged"
+            elif self._halted:
+                row.result, row.error = "skipped", "not begun, as other mounts failed: it runs as before"
+            else:
+                fill(row, await do(job, self.reload_id), DONE[job.verb])
+
+
+def pending(job: Job) -> MountResult:
+    return MountResult(
+        namespace=str(job.key.namespace), mount=job.key.path, plugin=job.plugin, result="pending"
+    )
+
+
+def dry_row(job: Job, current: Current | None) -> MountResult:
+    """What would happen with a mount: the versions, and `unchanged`, as nothing was done."""
+    row = pending(job)
+    row.result = "unchanged"
+    row.old_version = current.launch.version if current and current.launch else None
+    row.new_version = row.old_version if job.verb in {"keep", "settings"} else None
+    if job.spec is not None and job.verb in {"reload", "start"}:
+        row.new_version = job.spec.launch.version
+    if job.refusal is not None:
+        row.result, row.error = "failed", job.refusal
+    elif current is not None and current.held:
+        row.result, row.error, row.new_version = "skipped", "stopped by hand", row.old_version
+    return row
+
+
+def fill(row: MountResult, ended: Ended, done: Result) -> None:
+    """Write how it ended into a row; `done` is the word for success."""
+    match ended.outcome:
+        case Outcome.DONE:
+            row.result = done
+        case Outcome.ROLLED_BACK:
+            row.result = "rolled_back"
+        case Outcome.FAILED:
+            row.result = "failed"
+        case Outcome.SKIPPED:
+            row.result = "skipped"
+    row.old_version = ended.old_version
+    row.old_pid = ended.old_pid
+    row.new_version = ended.new_version
+    row.new_pid = ended.new_pid
+    row.down_seconds = None if ended.down is None or math.isnan(ended.down) else round(ended.down, 6)
+    row.error = ended.reason
+    row.log = ended.log

@@ -1,0 +1,82 @@
+"""The catalog in force, and the one on disk. Editing is staging: neither touches a process.
+
+A good edit comes into force at once and shows as drift; a bad one is reported, and the last good
+catalog stays.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Literal
+
+import structlog
+
+from supervisor.domain.catalog import EMPTY, Catalog
+from supervisor.domain.errors import CatalogInvalid, PlugindError
+from supervisor.engine.ports import CatalogFile
+from supervisor.wire import CatalogState
+
+log = structlog.get_logger(__name__)
+
+
+class Staging:
+    def __init__(self, file: CatalogFile) -> None:
+        self.catalog: Catalog = EMPTY
+        self._file = file
+        self._source: Literal["file", "last good", "none"] = "none"
+        self._loaded_at: datetime | None = None
+        self._faults: list[str] = []
+        self._turn = asyncio.Lock()
+
+    async def begin(self) -> None:
+        """At a start: the file, or where it is broken the last good catalog, or none."""
+        try:
+            await self.current()
+        except CatalogInvalid as error:
+            last = await self._file.last_good()
+            if last is not None:
+                self.catalog, self._source, self._loaded_at = last, "last good", datetime.now(UTC)
+            log.error("catalog_refused", in_force=self._source, reason=str(error))
+
+    async def current(self) -> Catalog:
+        """What the file says now; it is in force from now on.
+
+        Raises:
+            CatalogInvalid: With all faults; what was in force stays.
+        """
+        async with self._turn:
+            try:
+                catalog = await self._file.load()
+            except CatalogInvalid as error:
+                self._faults = [str(fault) for fault in error.faults]
+                raise
+            self._faults = []
+            if catalog is not self.catalog:
+                self.catalog, self._source, self._loaded_at = catalog, "file", datetime.now(UTC)
+                log.info("catalog_loaded", plugins=len(catalog.plugins), mounts=len(catalog.mounts))
+                await self._keep()
+            return catalog
+
+    async def look_again(self) -> None:
+        """The file may have changed."""
+        before = self._faults
+        try:
+            await self.current()
+        except CatalogInvalid as error:
+            if self._faults != before:
+                log.error("catalog_refused", in_force=self._source, reason=str(error))
+
+    def state(self) -> CatalogState:
+        return CatalogState(
+            file=str(self._file.path),
+            loaded_at=self._loaded_at.isoformat(timespec="milliseconds") if self._loaded_at else None,
+            source=self._source,
+            faults=self._faults,
+            mounts=len(self.catalog.mounts),
+            plugins=len(self.catalog.plugins),
+        )
+
+    async def _keep(self) -> None:
+        try:
+            await self._file.keep()
+        except PlugindError as error:
+            log.warning("catalog_not_saved", reason=str(error))
