@@ -27,23 +27,28 @@ class Placed(Protocol):
     def column(self) -> int: ...
 
 
+class TooManyFaults(Exception):
+    """Nobody reads more of them; reading goes on no further."""
+
+
 class Faults:
     """Collects faults over all files of one load."""
 
     def __init__(self) -> None:
         self._found: list[Fault] = []
-        self._omitted = 0
         self._near_matches = 0
 
     def __len__(self) -> int:
-        return len(self._found) + self._omitted
+        return len(self._found)
 
     def add(self, fault: Fault) -> None:
         # a hostile file would otherwise be answered with half a million lines
         if len(self._found) >= MOST_FAULTS:
-            self._omitted += 1
-        else:
-            self._found.append(fault)
+            self._found.append(
+                Fault(fault.file, 0, 0, f"more than {MOST_FAULTS:,} faults: the rest is not shown")
+            )
+            raise TooManyFaults
+        self._found.append(fault)
 
     def near(self, text: str, known: Iterable[str]) -> str:
         """`: did you mean "versions"?` or nothing."""
@@ -61,13 +66,8 @@ class Faults:
         Raises:
             CatalogInvalid: With every fault.
         """
-        if not self._found:
-            return
-        if self._omitted:
-            last = self._found[-1]
-            more = f"{self._omitted} more faults are not shown"
-            raise CatalogInvalid([*self._found, Fault(last.file, 0, 0, more)])
-        raise CatalogInvalid(self._found)
+        if self._found:
+            raise CatalogInvalid(self._found)
 
 
 class Page:

@@ -13,7 +13,7 @@ from typing import Final
 from supervisor.domain.catalog import Catalog
 from supervisor.domain.errors import Fault
 from supervisor.files import fields as f
-from supervisor.files.faults import Faults, Page
+from supervisor.files.faults import Faults, Page, TooManyFaults
 from supervisor.files.layers import NO_DEFAULTS, Defaults
 from supervisor.files.mounts import MountReader
 from supervisor.files.plugins import PluginReader
@@ -41,6 +41,16 @@ def parse_catalog(sources: Iterable[Source], defaults: Defaults = NO_DEFAULTS) -
         CatalogInvalid: With every fault of every source.
     """
     faults = Faults()
+    try:
+        catalog = _parsed(sources, defaults, faults)
+    except TooManyFaults:
+        faults.raise_any()
+        raise
+    faults.raise_any()
+    return catalog
+
+
+def _parsed(sources: Iterable[Source], defaults: Defaults, faults: Faults) -> Catalog:
     plugins = PluginReader(faults, defaults)
     parts = [part for source in sources for part in _parts(source, faults, plugins)]
     for page, key, node in parts:
@@ -52,7 +62,6 @@ def parse_catalog(sources: Iterable[Source], defaults: Defaults = NO_DEFAULTS) -
         if key == "namespaces":
             f.read(page, node, mounts.take)
     mounts.finish()
-    faults.raise_any()
     return Catalog(plugins.plugins(), mounts.mounts, frozenset(mounts.namespaces))
 
 

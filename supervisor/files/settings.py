@@ -11,7 +11,7 @@ from supervisor.domain.catalog import AccessRule, Cluster, LogPolicy, Settings, 
 from supervisor.domain.errors import BadRequest, CatalogInvalid, Fault
 from supervisor.domain.names import NAME_RULE, Namespace, is_name, shortened
 from supervisor.files import fields as f
-from supervisor.files.faults import Faults, Page
+from supervisor.files.faults import Faults, Page, TooManyFaults
 from supervisor.files.layers import NO_DEFAULTS, SETTINGS, Defaults
 from supervisor.files.listeners import LONGEST_SOCKET_PATH, socket_path
 from supervisor.files.sources import Unreadable, read_whole
@@ -78,16 +78,24 @@ def parse_settings(file: Path, data: str | bytes, places: Places) -> tuple[Setti
         CatalogInvalid: With every fault.
     """
     faults = Faults()
-    page = Page(str(file), str(file.parent), faults)
+    try:
+        settings = _parsed(Page(str(file), str(file.parent), faults), data, places)
+    except TooManyFaults:
+        faults.raise_any()
+        raise
+    faults.raise_any()
+    return settings
+
+
+def _parsed(page: Page, data: str | bytes, places: Places) -> tuple[Settings, Defaults]:
     root = read_tree(page, data)
     values: dict[str, Any] = {}
     if root is not None and not is_empty(root):
         values = f.read(page, root, f.section("plugind.yaml", _TOP)) or {}
-    settings = _settings(values, file.parent, places)
+    settings = _settings(values, Path(page.folder), places)
     if len(settings.socket.path.encode()) > LONGEST_SOCKET_PATH and "path" not in values.get("socket", {}):
         why = f"{settings.socket.path} is longer than {LONGEST_SOCKET_PATH} bytes: set socket: {{path: ...}}"
-        faults.add(Fault(str(file), 0, 0, why))
-    faults.raise_any()
+        page.faults.add(Fault(page.file, 0, 0, why))
     return settings, values.get("defaults", NO_DEFAULTS)
 
 

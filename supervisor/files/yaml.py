@@ -7,6 +7,7 @@ keys) is a fault. What a plain scalar means to other YAML tools is told by `yaml
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -32,6 +33,10 @@ MOST_BYTES: Final = 16 << 20
 MOST_EVENTS: Final = 500_000
 MOST_DEPTH: Final = 32
 _MOST_FAULTS: Final = 200
+_COUNTED_FIRST: Final = 3 << 18
+"""A longer text may have more events than fit into 100 MB, so they are counted before anything is built."""
+_BITS: Final = MOST_BYTES.bit_length()
+_MASK: Final = (1 << _BITS) - 1
 
 # NEL, LS and PS are line breaks to YAML 1.1 and to no editor: lines would be counted differently
 _UNACCEPTABLE: Final = re.compile(
@@ -40,16 +45,33 @@ _UNACCEPTABLE: Final = re.compile(
 _LINE_BREAK: Final = re.compile("\r\n|\n|\r")
 
 
-@dataclass(slots=True, eq=False)
 class Scalar:
     """A single value as it is written. `text[start:end]` of the file is its token, quotes included."""
 
-    text: str
-    plain: bool
-    line: int
-    column: int
-    start: int
-    end: int
+    __slots__ = ("_place", "plain", "text")
+
+    def __init__(self, text: str, *, plain: bool, place: tuple[int, int, int, int]) -> None:
+        self.text = text
+        self.plain = plain
+        line, column, start, end = place
+        # one number instead of four: half the memory of a large file
+        self._place = ((line << _BITS | column) << _BITS | start) << _BITS | end
+
+    @property
+    def line(self) -> int:
+        return self._place >> 3 * _BITS
+
+    @property
+    def column(self) -> int:
+        return self._place >> 2 * _BITS & _MASK
+
+    @property
+    def start(self) -> int:
+        return self._place >> _BITS & _MASK
+
+    @property
+    def end(self) -> int:
+        return self._place & _MASK
 
 
 @dataclass(slots=True, eq=False)
@@ -159,6 +181,10 @@ def _place_and_words(error: MarkedYAMLError, text: str) -> tuple[Broken, str]:
     return place, f"not YAML: {shortened(words, 300)}"
 
 
+def _start(event: Any) -> Broken:
+    return Broken(event.start_mark.line + 1, event.start_mark.column + 1)
+
+
 class _GaveUp(Exception):
     """A limit was reached, and its fault is noted."""
 
@@ -183,17 +209,36 @@ class _Walk:
         self._faults = 0
 
     def run(self, text: str) -> Node | None:
+        if len(text) > _COUNTED_FIRST:
+            for _ in self._events(text):
+                pass
+        for event in self._events(text):
+            self._take(event)
+        return self._root
+
+    def _events(self, text: str) -> Iterator[Any]:
         parser = CParser(text)
+        event: Any = None
+        depth = 0
         try:
             for _ in range(MOST_EVENTS):
                 event = parser.get_event()
-                if event is None or type(event) is StreamEndEvent:
-                    return self._root
-                self._take(event)
+                kind = type(event)
+                if event is None or kind is StreamEndEvent:
+                    return
+                if kind is MappingStartEvent or kind is SequenceStartEvent:
+                    depth += 1
+                    # here, as the parser itself takes minutes over a megabyte of `[`
+                    if depth > MOST_DEPTH:
+                        self._give_up(_start(event), f"nested more than {MOST_DEPTH} levels deep")
+                elif kind is MappingEndEvent or kind is SequenceEndEvent:
+                    depth -= 1
+                yield event
         finally:
             parser.dispose()
-        self._give_up(Broken(1, 1), f"more than {MOST_EVENTS:,} YAML events")
-        return None
+        self._give_up(
+            _start(event), f"more than {MOST_EVENTS:,} YAML events: split the file, or is this no catalog?"
+        )
 
     def _take(self, event: Any) -> None:
         kind = type(event)
@@ -202,7 +247,8 @@ class _Walk:
         if kind is ScalarEvent:
             self._check_properties(event, line, column)
             plain = event.implicit[0] and event.tag is None
-            self._place(Scalar(event.value, plain, line, column, mark.index, event.end_mark.index))
+            place = (line, column, mark.index, event.end_mark.index)
+            self._place(Scalar(event.value, plain=plain, place=place))
         elif kind is MappingStartEvent:
             self._check_properties(event, line, column)
             self._open(Mapping([], line, column))
@@ -230,8 +276,6 @@ class _Walk:
             self._fault(Broken(line, column), f"tags are not allowed: remove {shortened(event.tag)}")
 
     def _open(self, node: Mapping | Sequence) -> None:
-        if len(self._stack) >= MOST_DEPTH:
-            self._give_up(node, f"nested more than {MOST_DEPTH} levels deep")
         self._stack.append(_Open(node))
 
     def _place_container(self, node: Mapping | Sequence) -> None:

@@ -1,0 +1,215 @@
+"""Whether what the catalog names is fit to run as it is on disk now, and which file that is.
+
+The digest is taken of an open file, in a worker thread, once per identity however many mounts run
+it. What is unsafe about a path is told by `trust.py`, whether the kernel would take the file by
+`executables.py`; here are the account, the folder, the environment, and how it is all reported.
+"""
+
+import asyncio
+import hashlib
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Final
+
+from supervisor.domain.catalog import FromFile, Identity, Launch, MountSpec
+from supervisor.domain.errors import Cannot, Fault, TargetUnfit
+from supervisor.files import executables, trust
+from supervisor.files.accounts import Account, runner_of
+
+_MOST_CACHED: Final = 4096
+_WORKERS: Final = 4
+_SETTLED: Final = 20_000_000
+"""Nanoseconds: two writes within one tick of the clock may leave one mtime, so nothing younger is cached."""
+_LONGEST_VALUE: Final = 128 << 10
+
+
+class Binaries:
+    """Checks files before they run. `private` are folders that plugind writes to: nothing in them is run."""
+
+    def __init__(self, private: Iterable[str] = ()) -> None:
+        self._private = tuple(Path(folder) for folder in private)
+        self._digests: dict[Identity, str] = {}
+        self._pending: dict[Identity, Future[str]] = {}
+        self._lock = threading.Lock()
+
+    async def verify(self, specs: Iterable[MountSpec]) -> None:
+        """Return if every one of `specs` could be started now.
+
+        Raises:
+            TargetUnfit: With every fault of every one, at its mount's line.
+        """
+        by_launch: dict[Launch, list[MountSpec]] = {}
+        for spec in specs:
+            by_launch.setdefault(spec.launch, []).append(spec)
+        left = list(by_launch)
+        faults: list[Fault] = []
+
+        async def work() -> None:
+            while left:
+                launch = left.pop()
+                _, problems = await asyncio.to_thread(self._examine, launch)
+                for problem in problems:
+                    faults.extend(_fault(spec, problem) for spec in by_launch[launch])
+
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(min(_WORKERS, len(left))):
+                workers.create_task(work())
+        if faults:
+            raise TargetUnfit(faults)
+
+    async def admit(self, launch: Launch) -> Identity:
+        """The identity of the file that `launch` would run now; at once where its digest is known.
+
+        Raises:
+            Cannot: It is not fit; with every reason.
+        """
+        known = self._known(launch)
+        if known is not None:
+            return known
+        identity, problems = await asyncio.to_thread(self._examine, launch)
+        if problems or identity is None:
+            raise Cannot(f"cannot run {_shown(launch)}: {'; '.join(problems)}")
+        return identity
+
+    def _known(self, launch: Launch) -> Identity | None:
+        try:
+            identity = identity_of(Path(launch.command).stat())
+        except OSError:
+            return None
+        digest = self._digests.get(identity)
+        return identity if digest is not None and launch.sha256 in {None, digest} else None
+
+    def _examine(self, launch: Launch) -> tuple[Identity | None, list[str]]:
+        account = runner_of(launch.user, launch.group)
+        problems = list(account.problems)
+        problems += _cwd(launch, account)
+        problems += _env_files(launch)
+        identity: Identity | None = None
+        try:
+            identity, found = self._examine_file(launch, account)
+            problems += found
+        except FileNotFoundError as error:
+            problems.append(f"{error.filename or launch.command} does not exist")
+        except OSError as error:
+            problems.append(f"{error.filename or launch.command}: {(error.strerror or str(error)).lower()}")
+        return identity, list(dict.fromkeys(problems))
+
+    def _examine_file(self, launch: Launch, account: Account) -> tuple[Identity | None, list[str]]:
+        path = Path(launch.command)
+        walked = trust.walk(path, account.trusted, account.runner)
+        problems = list(walked.problems)
+        problems += [
+            f"{walked.target} lies in {folder}, where plugind writes"
+            for folder in self._private
+            if walked.target.is_relative_to(folder.resolve())
+        ]
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                return None, [*problems, f"{path} is not a regular file"]
+            problems += trust.unsafe(walked.target, found, account.trusted)
+            problems += executables.unfit(path, descriptor, account.runner)
+            problems += self._digest_problems(launch, descriptor, identity_of(found))
+            return identity_of(found), problems
+        finally:
+            os.close(descriptor)
+
+    def _digest_problems(self, launch: Launch, descriptor: int, identity: Identity) -> Iterator[str]:
+        digest = self._digest(descriptor, identity)
+        if identity_of(os.fstat(descriptor)) != identity:
+            yield f"{launch.command} was changed while it was read: ask again"
+        elif launch.sha256 is not None and digest != launch.sha256:
+            yield (
+                f"{launch.command} has SHA-256 {digest[:12]}…, the catalog says {launch.sha256[:12]}…: "
+                "the file was changed, or the catalog was not"
+            )
+
+    def _digest(self, descriptor: int, identity: Identity) -> str:
+        with self._lock:
+            known = self._digests.get(identity)
+            if known is not None:
+                return known
+            other = self._pending.get(identity)
+            mine: Future[str] = Future()
+            if other is None:
+                self._pending[identity] = mine
+        if other is not None:
+            return other.result()
+        try:
+            began = time.time_ns()
+            digest = _sha256(descriptor)
+            mine.set_result(digest)
+            if max(identity.mtime, identity.ctime) < began - _SETTLED:
+                self._keep(descriptor, identity, digest)
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                del self._pending[identity]
+        return digest
+
+    def _keep(self, descriptor: int, identity: Identity, digest: str) -> None:
+        if identity_of(os.fstat(descriptor)) != identity:
+            return
+        with self._lock:
+            self._digests[identity] = digest
+            while len(self._digests) > _MOST_CACHED:
+                del self._digests[next(iter(self._digests))]
+
+
+def identity_of(found: os.stat_result) -> Identity:
+    """Which file it is and in which state, by its stat."""
+    return Identity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _sha256(descriptor: int) -> str:
+    with os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _cwd(launch: Launch, account: Account) -> Iterator[str]:
+    try:
+        found = Path(launch.cwd).stat()
+    except OSError as error:
+        yield f"cwd {launch.cwd}: {(error.strerror or str(error)).lower()}"
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        yield f"cwd {launch.cwd} is not a directory"
+    elif not account.runner.may_execute(found):
+        yield f"cwd {launch.cwd} cannot be entered by {trust.shown_user(account.runner.uid)}"
+
+
+def _env_files(launch: Launch) -> Iterator[str]:
+    for name, value in launch.env:
+        if not isinstance(value, FromFile):
+            continue
+        try:
+            descriptor = os.open(value.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        except OSError as error:
+            yield f"env {name}: {value.path}: {(error.strerror or str(error)).lower()}"
+            continue
+        found = os.fstat(descriptor)
+        os.close(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            yield f"env {name}: {value.path} is not a regular file"
+        elif found.st_size >= _LONGEST_VALUE:
+            yield f"env {name}: {value.path} is larger than {_LONGEST_VALUE >> 10} KiB"
+
+
+def _shown(launch: Launch) -> str:
+    return f"{launch.plugin} {launch.version}"
+
+
+def _fault(spec: MountSpec, problem: str) -> Fault:
+    command = spec.launch.command
+    where = "" if command in problem else f" ({command})"
+    message = f"cannot run {_shown(spec.launch)}{where} for {spec.key}: {problem}"
+    return Fault(spec.mark.file, spec.mark.line, spec.mark.column, message)
