@@ -128,7 +128,7 @@ class Connection(RequestHandler):
             unfinished.payload.set_exception(RequestPayloadError("the body ends early"))
         if self.is_streaming and (self.peer.uid is None or self.is_peer_gone()):
             return False
-        return bool(self._messages) or self._request_in_progress
+        return self._is_busy()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -163,11 +163,6 @@ class Connection(RequestHandler):
     def log_exception(self, *args: Any, **kw: Any) -> None:
         log.warning("connection_broke", what=shortened(str(args[0])), exc_info=kw.get("exc_info"))
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is under way and nothing of a next request has come."""
-        return not (self._messages or self._request_in_progress or self._has_partial_headers())
-
     def is_peer_gone(self) -> bool:
         """Whether a Unix peer has closed both ways: a half-close alone is no POLLHUP."""
         if self._own is None or self._own.is_closing():
@@ -180,6 +175,10 @@ class Connection(RequestHandler):
         """Close without waiting for the client to read what is left."""
         if self._own is not None:
             self._own.abort()
+
+    def _is_busy(self) -> bool:
+        """Whether a request is being answered, or waits for that."""
+        return bool(self._messages) or self._waiter is None or self._waiter.done()
 
     def _has_partial_headers(self) -> bool:
         parser = self._parser
@@ -200,13 +199,13 @@ class Connection(RequestHandler):
 
     def _headers_are_late(self) -> None:
         self._headers_timer = None
-        if self._messages or self._request_in_progress:
+        if self._is_busy():
             self.close()  # after the answer that is under way
         else:
             self._say_and_close(408, f"the request took more than {self.limits.headers:g} s to arrive")
 
     def _say_and_close(self, status: int, message: str) -> None:
-        if self.transport is not None and not self._request_in_progress:
+        if self.transport is not None and not self._is_busy():
             body = error_body(message)
             head = f"HTTP/1.1 {status} Refused\r\nContent-Type: application/json\r\nConnection: close\r\n"
             self.transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)

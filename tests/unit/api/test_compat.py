@@ -123,6 +123,7 @@ async def test_a_refused_reload_says_exactly_this_and_touches_nothing(
         (b"plugin=%ff", "failed to decode form input"),
         (b"plugin=" + b"x" * 500_000, "x…"),
     ],
+    ids=lambda value: repr(value)[:40],
 )
 async def test_a_hostile_body_costs_an_error(served: Any, node: Any, body: object, fragment: str) -> None:
     got = await served.ask("POST", BACKEND, body)
