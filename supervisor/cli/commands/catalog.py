@@ -1,12 +1,14 @@
 """`pluginctl catalog`: which plugins there are, and in which versions."""
 
+from typing import Final
+
 import click
 
-from supervisor.cli.render import Cell, Row, rows_of, word
+from supervisor.cli.render import NOTHING, Cell, Row, rows_of, word
 from supervisor.cli.session import Session, read_plugin, shared_options
 
-HEADER = ("PLUGIN", "VERSION", "PINNED", "MOUNTS", "SHA256", "COMMAND")
-DIGEST_SHOWN = 12
+HEADER: Final = ("PLUGIN", "VERSION", "PINNED", "MOUNTS", "SHA256", "COMMAND")
+DIGEST_SHOWN: Final = 12
 
 
 @click.command("catalog")
@@ -28,7 +30,15 @@ def command(session: Session, plugin_ref: str | None) -> int:
         session.write_json({"detailed": found} if wanted else answer.data)
         return 0
     if found:
-        session.write(session.look().table(HEADER, [_line(row) for row in found], right="MOUNTS"))
+        lines = [_line(row) for row in found]
+        # who may read less is told less: a column that says nothing is left out
+        kept = [
+            column
+            for column in range(len(HEADER))
+            if any(line[column] not in {"", NOTHING} for line in lines)
+        ]
+        table = [[line[column] for column in kept] for line in lines]
+        session.write(session.look().table([HEADER[column] for column in kept], table, right="MOUNTS"))
     else:
         session.write("the catalog has no plugins\n")
     return 0

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from supervisor.domain.catalog import Catalog
     from supervisor.domain.errors import Fault
 
-FAULTY = 2
+FAULTY: Final = 2
 
 
 @click.command("check")

@@ -1,6 +1,7 @@
 """`pluginctl history`: the last reloads and applies."""
 
 from collections import Counter
+from typing import Final
 
 import click
 
@@ -8,7 +9,7 @@ from supervisor.cli.follow import BAD, RESULTS
 from supervisor.cli.render import Cell, Row, between, counted, local_time, rows_of, word
 from supervisor.cli.session import Session, shared_options
 
-HEADER = ("ID", "AT", "WHAT", "BY", "TOOK", "RESULT")
+HEADER: Final = ("ID", "AT", "WHAT", "BY", "TOOK", "RESULT")
 
 
 @click.command("history")

@@ -1,5 +1,7 @@
 """`pluginctl pin`: edit the pin of a plugin in the catalog file."""
 
+from typing import Final
+
 import click
 
 from supervisor.cli.client import Daemon, Refused, quoted
@@ -7,7 +9,7 @@ from supervisor.cli.follow import carry_out, reload_options, wishes
 from supervisor.cli.render import visible, word
 from supervisor.cli.session import Session, read_plugin, shared_options
 
-NOT_FOUND = 404
+NOT_FOUND: Final = 404
 
 
 @click.command("pin")

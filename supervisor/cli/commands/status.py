@@ -2,6 +2,7 @@
 
 from collections import Counter
 from datetime import UTC, datetime
+from typing import Final
 
 import click
 
@@ -24,7 +25,7 @@ from supervisor.cli.render import (
 )
 from supervisor.cli.session import Session, shared_options
 
-STATES: dict[str, Style] = {
+STATES: Final[dict[str, Style]] = {
     "ready": "good",
     "starting": "warn",
     "stopping": "warn",
@@ -32,7 +33,7 @@ STATES: dict[str, Style] = {
     "failed": "bad",
     "stopped": "dim",
 }
-HEADER = ("NAMESPACE", "MOUNT", "PLUGIN", "VERSION", "STATE", "PID", "UP", "RESTARTS", "NOTE")
+HEADER: Final = ("NAMESPACE", "MOUNT", "PLUGIN", "VERSION", "STATE", "PID", "UP", "RESTARTS", "NOTE")
 
 
 @click.command("status")
@@ -58,11 +59,11 @@ def command(session: Session, *, verbose: bool) -> int:
     rows = rows_of(answer.data, "instances")
     look = session.look()
     if verbose:
-        session.write(_node(about, look, datetime.now(UTC)))
+        session.write(_about(about, look, datetime.now(UTC)))
     if rows:
         now = datetime.now(UTC)
         session.write(look.table(HEADER, [_line(row, now) for row in rows], right="PID RESTARTS"))
-    session.write(_footer(about, rows))
+    session.write(footer(about, rows))
     if look.has_cut:
         session.write(f"{look.more} is cut here: pluginctl why MOUNT has the whole of it\n")
     session.warn(_faults(about))
@@ -106,7 +107,7 @@ def _note(row: Row) -> str:
     return "; ".join(notes)
 
 
-def _footer(about: Row, rows: list[Row]) -> str:
+def footer(about: Row, rows: list[Row]) -> str:
     counts = Counter(word(row.get("state")) for row in rows)
     node = f"{visible(word(about['node']))}: " if about.get("node") else ""
     total = plural(len(rows), "mount")
@@ -128,7 +129,7 @@ def _faults(about: Row) -> list[str]:
     return ["\n  ".join([*why, *faults])] if why or faults else []
 
 
-def _node(about: Row, look: Look, now: datetime) -> str:
+def _about(about: Row, look: Look, now: datetime) -> str:
     catalog = about.get("catalog")
     uses = about.get("uses")
     facts = [
@@ -138,7 +139,9 @@ def _node(about: Row, look: Look, now: datetime) -> str:
     ]
     if isinstance(catalog, dict):
         size = f"{word(catalog.get('plugins'))} plugins, {word(catalog.get('mounts'))} mounts"
-        loaded = f"{word(catalog.get('source'))}, loaded {local_time(catalog.get('loaded_at'))}"
+        loaded = word(catalog.get("source"))
+        if catalog.get("loaded_at"):
+            loaded += f", loaded {local_time(catalog['loaded_at'])}"
         facts.append(("catalog", f"{word(catalog.get('file'))} ({loaded}: {size})"))
     if isinstance(uses, dict):
         facts += [(str(name), word(value)) for name, value in uses.items()]

@@ -1,5 +1,7 @@
 """`pluginctl why`: the last steps of a mount's life, with their reasons."""
 
+from typing import Final
+
 import click
 
 from supervisor.cli.client import quoted_path
@@ -7,7 +9,7 @@ from supervisor.cli.mounts import MOUNT
 from supervisor.cli.render import Cell, Look, Row, local_time, rows_of, texts_of, word
 from supervisor.cli.session import Session, read_mount, shared_options
 
-HEADER = ("AT", "EVENT", "STATE", "VERSION", "PID", "REASON")
+HEADER: Final = ("AT", "EVENT", "STATE", "VERSION", "PID", "REASON")
 
 
 @click.command("why")

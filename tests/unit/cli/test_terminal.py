@@ -3,19 +3,22 @@
 import fcntl
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
 import termios
+from datetime import UTC, datetime
 
 import pytest
 
+from supervisor.cli.commands import top
 from supervisor.cli.render import Look, visible, visible_lines
 
 START = [sys.executable, "-m", "supervisor.cli.main"]
 
 
-def on_a_terminal(*arguments, columns=80, **environment):
+def on_a_terminal(*arguments, columns=80, meanwhile=lambda _: None, **environment):
     """What a terminal of that width is sent, and the exit status."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -24,6 +27,7 @@ def on_a_terminal(*arguments, columns=80, **environment):
         [*START, *arguments], stdout=theirs, stderr=theirs, env={**clean, "TERM": "xterm", **environment}
     ) as process:
         os.close(theirs)
+        meanwhile(process)
         seen = b""
         while piece := _read(ours):
             seen += piece
@@ -110,3 +114,42 @@ def test_a_change_is_written_with_what_the_output_can_show() -> None:
     assert Look(encoding="latin-1").change("a", "b") == "a -> b"
     assert Look().change("-", "b") == "b"
     assert Look().change("a", "-") == "a"
+
+
+def a_busy_row(mount, cpu, **changes):
+    row = {"namespace": "root", "mount": mount, "type": "secret", "plugin": "kv", "version": "v1", "pid": 5}
+    return {**row, "state": "ready", "cpu_seconds": cpu, "memory_bytes": 13 << 19, "restarts": 0, **changes}
+
+
+def test_top_puts_the_busiest_mount_first_and_keeps_to_the_screen() -> None:
+    usage = top.Usage()
+    usage.cores([a_busy_row("a", 1.0), a_busy_row("b", 1.0), a_busy_row("c", 1.0)], 10.0)
+    rows = [a_busy_row("a", 1.1), a_busy_row("b", 2.0), a_busy_row("c", 0.5)]
+
+    text = top.screen(rows, usage.cores(rows, 12.0), Look(), 6, datetime(2026, 1, 31, tzinfo=UTC))
+
+    assert text == (
+        "3 mounts: 3 ready\n"
+        "NAMESPACE  MOUNT  PLUGIN     VERSION  STATE  PID  CPU  MEMORY  UP  RESTARTS\n"
+        "root       b/     secret/kv  v1       ready    5  50%  6.5MiB  -          0\n"
+        "root       a/     secret/kv  v1       ready    5   5%  6.5MiB  -          0\n"
+    )
+
+
+def test_top_leaves_the_terminal_as_it_was_at_ctrl_c(daemon) -> None:
+    daemon.answer("GET supervisor/instances", {"instances": [a_busy_row("a", 1.0)]})
+
+    def interrupt(process):
+        while len(daemon.asked) < 3:
+            os.sched_yield()
+        process.send_signal(signal.SIGINT)
+
+    seen, status = on_a_terminal("top", "--every", "0.1", meanwhile=interrupt)
+
+    assert status == 0
+    assert seen.startswith(top.BEGIN + top.TOP_LEFT + "1 mount: 1 ready\n")
+    assert seen.endswith(top.END)
+
+
+def test_top_without_a_terminal_is_wrong_usage(pluginctl) -> None:
+    assert pluginctl("top").status == 2
