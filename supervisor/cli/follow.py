@@ -128,7 +128,8 @@ def _begun(session: Session, data: Row, reload_id: str) -> int:
     if session.as_json:
         session.write_json(data)
     else:
-        session.write(f"begun: {visible(reload_id)}\nfollow it: pluginctl reload-status --wait {reload_id}\n")
+        shown = visible(reload_id)
+        session.write(f"begun: {shown}\nfollow it: pluginctl reload-status --wait {shown}\n")
     return 0
 
 
