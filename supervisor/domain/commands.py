@@ -14,6 +14,7 @@ from supervisor.domain.moves import (
     fallback_for,
     joined,
     kill,
+    kill_survivors,
     settle,
 )
 from supervisor.domain.names import Seconds
@@ -27,7 +28,7 @@ def start(mount: Mount, event: Start, now: Seconds) -> Moved:
 
 
 def start_while_starting(mount: Mount, event: Start, now: Seconds) -> Moved:
-    return replace(mount, held=None, current=_waited_for(mount, event, now, spawned=True)), ()
+    return replace(mount, held=None, current=_waited_for(mount, event, now)), ()
 
 
 def start_while_ready(mount: Mount, event: Start, now: Seconds) -> Moved:
@@ -37,7 +38,7 @@ def start_while_ready(mount: Mount, event: Start, now: Seconds) -> Moved:
 
 def start_while_stopping(mount: Mount, event: Start, now: Seconds) -> Moved:
     if mount.wanted is not None:
-        current = _waited_for(mount, event, now, spawned=False)
+        current = _waited_for(mount, event, now)
         return replace(mount, held=None, current=current, not_before=0.0), ()
     asked = Replacement(
         _ids(event.command), event.launch, now, fallback=fallback_for(mount, event.launch), old=mount.instance
@@ -59,12 +60,12 @@ def start_while_stopping(mount: Mount, event: Start, now: Seconds) -> Moved:
     return began, told
 
 
-def _waited_for(mount: Mount, event: Start, now: Seconds, *, spawned: bool) -> Replacement:
+def _waited_for(mount: Mount, event: Start, now: Seconds) -> Replacement:
     """What is under way answers this command too."""
     if mount.current is not None:
         return replace(mount.current, commands=mount.current.commands + _ids(event.command))
     launch = mount.wanted or event.launch
-    return Replacement(_ids(event.command), launch, now, spawned=spawned)
+    return Replacement(_ids(event.command), launch, now)
 
 
 def stop(mount: Mount, event: Stop, now: Seconds) -> Moved:
@@ -87,7 +88,7 @@ def stop(mount: Mount, event: Stop, now: Seconds) -> Moved:
     )
     told += (ClearTimer("backoff", mount.generation),)
     if mount.incoming is not None:
-        stopping, actions = kill(stopping, mount.incoming)
+        stopping, actions = kill(stopping, mount.incoming.generation)
         told += actions
     if mount.is_empty:
         stopping, actions = settle(stopping, now)
@@ -96,7 +97,7 @@ def stop(mount: Mount, event: Stop, now: Seconds) -> Moved:
     elif mount.phase is Phase.FAILED:
         stopping, actions = end_now(stopping, now)
     else:
-        actions = ()  # it is being stopped already; now nothing follows
+        stopping, actions = kill_survivors(stopping)  # it is being stopped already; now nothing follows
     return stopping, told + actions
 
 
@@ -107,8 +108,9 @@ def reload(mount: Mount, event: Reload, now: Seconds) -> Moved:
 
 
 def reload_while_stopped(mount: Mount, event: Reload, now: Seconds) -> Moved:
+    """Also in FAILED: a stop that could not be carried out is still a stop."""
     if mount.held is None and not mount.told_to_stop:
-        return reload(mount, event, now)
+        return reload(replace(mount, crashes=()), event, now)
     return mount, _skipped(mount, event)
 
 
@@ -121,7 +123,7 @@ def reload_while_starting(mount: Mount, event: Reload, now: Seconds) -> Moved:
 
 def reload_while_ready(mount: Mount, event: Reload, now: Seconds) -> Moved:
     if mount.incoming is not None or mount.outgoing is not None:
-        return _enqueued(mount, event, now), ()
+        return kill_survivors(_enqueued(mount, event, now))
     if mount.policies.reload.order == "start_first":
         return bring_in(mount, Replacement(_ids(event.command), event.launch, now))
     return reload(mount, event, now)
@@ -135,14 +137,11 @@ def reload_while_stopping(mount: Mount, event: Reload, now: Seconds) -> Moved:
     if current is None:
         asked = replace(asked, fallback=fallback_for(mount, event.launch), old=mount.instance)
     elif current.failure is None:
-        asked = joined(current, asked)
+        asked = joined(mount, current, asked)
     else:
         return _enqueued(mount, event, now), ()
-    return replace(mount, current=asked, wanted=event.launch, not_before=0.0, rest=Phase.STOPPED), ()
-
-
-def reload_while_failed(mount: Mount, event: Reload, now: Seconds) -> Moved:
-    return reload(replace(mount, crashes=()), event, now)
+    crashes = mount.crashes if mount.wanted else ()  # it was given up, as in FAILED
+    return replace(mount, current=asked, wanted=event.launch, not_before=0.0, crashes=crashes), ()
 
 
 def configure(mount: Mount, event: Configure, _now: Seconds) -> Moved:
@@ -160,4 +159,4 @@ def _skipped(mount: Mount, event: Reload) -> tuple[Action, ...]:
 
 def _enqueued(mount: Mount, event: Reload, now: Seconds) -> Mount:
     asked = Replacement(_ids(event.command), event.launch, now)
-    return replace(mount, queued=joined(mount.queued, asked))
+    return replace(mount, queued=joined(mount, mount.queued, asked))

@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+from supervisor.domain.catalog import Launch
 from supervisor.domain.events import (
     Action,
     Adopted,
-    Answer,
     BecameReady,
     ClearTimer,
     Exited,
+    Instance,
+    KillTree,
     Outcome,
     ProbeFailed,
     SetTimer,
@@ -28,11 +30,14 @@ from supervisor.domain.moves import (
     end,
     end_now,
     fall_back,
+    fallback_for,
+    gone,
     joined,
     kill,
     settle,
-    spawn,
+    survived,
     then_queued,
+    try_again,
 )
 from supervisor.domain.names import Seconds, shown_duration
 
@@ -41,31 +46,52 @@ def spawned(mount: Mount, event: Spawned, now: Seconds) -> Moved:
     return mount, (SetTimer("ready", event.generation, now + mount.policies.ready.timeout),)
 
 
+def spawned_too_late(mount: Mount, event: Spawned, _now: Seconds) -> Moved:
+    """It is not wanted any more; what was to end it found no process then."""
+    if event.generation in mount.killing:
+        return mount, (KillTree(event.generation),)
+    return mount, (SignalMain(event.generation, mount.policies.stop.signal),)
+
+
 def became_ready(mount: Mount, event: BecameReady, now: Seconds) -> Moved:
     current = mount.current
-    launch = mount.instance.launch if mount.instance else None
+    launch = mount.running.launch
     ready = replace(mount, phase=Phase.READY, wanted=None, current=None, reason=None)
     actions: tuple[Action, ...] = (ClearTimer("ready", event.generation),)
     if current is None:
-        ready = replace(ready, good=mount.good or launch)
+        ready, watch = on_probation(ready, _unasked(mount, launch, now), now)
     elif current.failure is not None:
         why = f"rolled back from {current.launch.version}: {current.failure}"
-        ready = replace(ready, good=launch, rolled_back_from=current.launch, reason=why)
+        ready = replace(ready, rolled_back_from=current.launch, reason=why)
         actions += answer(mount, current, Outcome.ROLLED_BACK, current.failure, now)
+        # what ran before may itself have been new: then what last worked still stands behind it
+        ready, watch = on_probation(ready, replace(current, fallback=mount.good), now)
     else:
         actions += answer(mount, current, Outcome.DONE, None, now)
-        ready, watch = on_probation(replace(ready, rolled_back_from=None), current, now)
-        actions += watch
-    return then_queued(replace(ready, down_since=None), actions, now)
+        ready, watch = on_probation(proved(ready), current, now)
+    return then_queued(replace(ready, down_since=None), actions + watch, now)
+
+
+def proved(mount: Mount) -> Mount:
+    """Another launch than the one that others gave way to has come up: nothing is rolled back any more."""
+    if mount.running.launch == mount.good:
+        return mount
+    return replace(mount, rolled_back_from=None)
 
 
 def on_probation(mount: Mount, current: Replacement, now: Seconds) -> Moved:
     """A new version has proved itself when `reload.watch` is over; until then the former one is good."""
-    instance, policy = mount.instance, mount.policies.reload
-    if instance is None or current.fallback is None or not policy.rollback or not policy.watch:
-        return replace(mount, good=instance.launch if instance else mount.good), ()
-    watched = replace(current, answered=True)
+    instance, policy = mount.running, mount.policies.reload
+    proven = current.fallback is None or instance.launch == mount.good
+    if proven or not policy.rollback or not policy.watch:
+        return replace(mount, good=instance.launch), ()
+    watched = replace(current, commands=(), told=current.told + current.commands)
     return replace(mount, watched=watched), (SetTimer("watch", instance.generation, now + policy.watch),)
+
+
+def _unasked(mount: Mount, launch: Launch, now: Seconds) -> Replacement:
+    """For an instance that nobody waits for: adopted, or started again after a crash."""
+    return Replacement((), launch, now, fallback=mount.good if mount.good != launch else None)
 
 
 def adopted(mount: Mount, event: Adopted, now: Seconds) -> Moved:
@@ -75,39 +101,52 @@ def adopted(mount: Mount, event: Adopted, now: Seconds) -> Moved:
         instance=instance,
         generation=max(mount.generation, instance.generation),
         phase=Phase.READY if event.ready else Phase.STARTING,
-        good=mount.good or (instance.launch if event.ready else None),
         wanted=None if event.ready else instance.launch,
     )
+    if mount.held is not None or mount.told_to_stop:  # the former daemon died while it was stopping it
+        return end(replace(there, wanted=None, told_to_stop=True), now)
+    unasked = _unasked(mount, instance.launch, now)
     if event.ready:
-        return there, ()
+        return on_probation(there, unasked, now)
+    there = replace(there, current=unasked)
     return there, (SetTimer("ready", instance.generation, now + mount.policies.ready.timeout),)
 
 
-def not_started(mount: Mount, reason: str, now: Seconds, *, counts: bool = True) -> Moved:
+def not_started(mount: Mount, reason: str, now: Seconds, *, transient: bool = False) -> Moved:
     """The instance under start will not be ready: decide what comes when its tree is gone."""
     current, queued = mount.current, mount.queued
+    failed = mount.running
     if queued is not None and (current is None or current.failure is None):
         # the later command speaks for both: two replacements, not three
-        both = joined(current, queued)
+        both = joined(mount, current, queued)
         return replace(mount, current=both, queued=None, wanted=both.launch, not_before=0.0), ()
-    if current is not None and current.failure is None and current.fallback is not None:
-        if mount.policies.reload.rollback:
-            return fall_back(mount, current, reason), ()
-        current = replace(current, failed=mount.instance)
-    told = answer(mount, _with_culprit(mount, current), Outcome.FAILED, both_reasons(current, reason), now)
+    has_fallback = current is not None and current.failure is None and current.fallback is not None
+    if current is not None and has_fallback and mount.policies.reload.rollback:
+        return fall_back(mount, current, reason), ()
+    launch = failed.launch
+    if current is not None:
+        if current.failure is not None and mount.good is not None:
+            launch = mount.good  # what ran before was not good either
+        current = replace(current, failed=current.failed or failed)
+    why = both_reasons(mount, current, reason)
+    told = answer(mount, current, Outcome.FAILED, why, now)
     if queued is not None:
-        return replace(mount, current=queued, queued=None, wanted=queued.launch, not_before=0.0), told
-    return crashed(replace(mount, current=None), both_reasons(current, reason), now, counts=counts), told
+        return _next_is(mount, queued), told
+    alone = replace(mount, current=None)
+    return (try_again if transient else crashed)(alone, launch, why, now), told
 
 
-def _with_culprit(mount: Mount, current: Replacement | None) -> Replacement | None:
-    return current and replace(current, failed=current.failed or mount.instance)
+def _next_is(mount: Mount, queued: Replacement) -> Mount:
+    """The command that waited goes on in the place of what has failed."""
+    following = replace(queued, old=mount.instance, fallback=fallback_for(mount, queued.launch))
+    return replace(mount, current=following, queued=None, wanted=queued.launch, not_before=0.0)
 
 
-def both_reasons(current: Replacement | None, reason: str) -> str:
+def both_reasons(mount: Mount, current: Replacement | None, reason: str) -> str:
+    """Why a version did not work and then why what came back instead of it did not either."""
     if current is None or current.failure is None:
         return reason
-    back = current.fallback.version if current.fallback else "what ran before"
+    back = mount.running.launch.version
     return f"{current.launch.version}: {current.failure}; and back on {back}: {reason}"
 
 
@@ -118,14 +157,14 @@ def exited_while_starting(mount: Mount, event: Exited, now: Seconds) -> Moved:
 
 
 def spawn_failed(mount: Mount, event: SpawnFailed, now: Seconds) -> Moved:
-    decided, told = not_started(mount, event.reason, now, counts=not event.transient)
-    nobody = replace(decided, instance=None, phase=Phase.STOPPING)
+    decided, told = not_started(mount, event.reason, now, transient=event.transient)
+    nobody = replace(gone(decided, event.generation), phase=Phase.STOPPING)
     settled, actions = settle(nobody, now)
     return settled, (*told, ClearTimer("ready", event.generation), *actions)
 
 
 def spawn_failed_while_stopping(mount: Mount, event: SpawnFailed, now: Seconds) -> Moved:
-    settled, actions = settle(replace(mount, instance=None), now)
+    settled, actions = settle(gone(mount, event.generation), now)
     return settled, (ClearTimer("stop", event.generation), *actions)
 
 
@@ -147,33 +186,42 @@ def _stopped_as_unready(mount: Mount, reason: str, now: Seconds) -> Moved:
 
 
 def exited_while_ready(mount: Mount, event: Exited, now: Seconds) -> Moved:
-    if mount.incoming is not None and not (mount.current and mount.current.failure):
-        return promote(mount, now)
+    if mount.incoming is not None and mount.current is not None and mount.second_is_coming:
+        return promote(mount, mount.incoming, mount.current, now)
     decided, told = _died(mount, event.reason, now, success=event.success)
     ended, actions = end_now(decided, now)
     return ended, told + actions
 
 
-def promote(mount: Mount, now: Seconds) -> Moved:
+def promote(mount: Mount, second: Instance, current: Replacement, now: Seconds) -> Moved:
     """start_first: the first one died while the second was starting; the second is all there is."""
-    first, second = mount.instance, mount.incoming
+    if mount.watched is not None:  # the first had not proved itself yet: it is nothing to fall back to
+        fallback = mount.watched.fallback if mount.watched.fallback != second.launch else None
+        current = replace(current, fallback=fallback)
     alone = replace(
         mount,
         phase=Phase.STARTING,
         instance=second,
         incoming=None,
-        outgoing=first,
-        wanted=second.launch if second else None,
+        outgoing=mount.instance,
+        wanted=second.launch,
+        current=current,
         down_since=now,
         watched=None,
+        unwell=None,
     )
-    return kill(alone, first) if first else (alone, ())
+    return kill(alone, mount.running.generation)
 
 
 def unhealthy(mount: Mount, event: ProbeFailed, now: Seconds) -> Moved:
-    if mount.incoming is not None:
-        return mount, ()
-    decided, told = _died(mount, event.reason, now)
+    if mount.second_is_coming:
+        return replace(mount, unwell=event.reason), ()
+    return has_to_go(mount, event.reason, now)
+
+
+def has_to_go(mount: Mount, reason: str, now: Seconds) -> Moved:
+    """A ready instance is not alive any more in the sense of its liveness probe."""
+    decided, told = _died(mount, reason, now)
     ended, actions = end(decided, now)
     return ended, told + actions
 
@@ -181,68 +229,54 @@ def unhealthy(mount: Mount, event: ProbeFailed, now: Seconds) -> Moved:
 def _died(mount: Mount, reason: str, now: Seconds, *, success: bool = False) -> Moved:
     """A ready instance is dead or has to go: back to what ran before, restart, or rest."""
     watched = mount.watched
-    if watched is not None and watched.fallback is not None:
-        return replace(fall_back(mount, watched, reason), down_since=now), ()
-    told = answer(mount, mount.current, Outcome.FAILED, both_reasons(mount.current, reason), now)
+    told = answer(mount, mount.current, Outcome.FAILED, both_reasons(mount, mount.current, reason), now)
     mount = replace(mount, current=None, down_since=now)
+    if watched is not None:
+        return fall_back(mount, watched, both_reasons(mount, watched, reason)), told
     if mount.queued is not None:
-        queued = replace(mount.queued, old=mount.instance)
-        return replace(mount, current=queued, queued=None, wanted=queued.launch, not_before=0.0), told
+        return _next_is(mount, mount.queued), told
     if success and mount.policies.restart.policy != "always":
         return replace(mount, wanted=None, rest=Phase.STOPPED, reason=reason), told
-    return crashed(mount, reason, now), told
+    return crashed(mount, mount.running.launch, reason, now), told
 
 
 def timer_while_ready(mount: Mount, event: TimerFired, _now: Seconds) -> Moved:
-    if event.name != "watch" or mount.instance is None:
+    if event.name != "watch":
         return mount, ()
-    return replace(mount, watched=None, good=mount.instance.launch), ()
+    return replace(mount, watched=None, good=mount.running.launch), ()
 
 
 def stop_command_done(mount: Mount, event: StopCommandDone, _now: Seconds) -> Moved:
+    if event.generation in mount.killing:
+        return mount, ()
     return mount, (SignalMain(event.generation, mount.policies.stop.signal),)
 
 
-def exited_while_stopping(mount: Mount, _event: Exited, now: Seconds) -> Moved:
-    if mount.instance is None:
-        return mount, ()
-    return kill(mount, mount.instance, max(0.0, mount.deadline - now))
+def exited_while_stopping(mount: Mount, event: Exited, now: Seconds) -> Moved:
+    """Others of its tree get what is left of `stop.timeout`."""
+    return kill(mount, event.generation, max(0.0, mount.deadline - now))
 
 
 def timer_while_stopping(mount: Mount, event: TimerFired, _now: Seconds) -> Moved:
-    if event.name != "stop" or mount.instance is None:
-        return mount, ()
-    return kill(mount, mount.instance)
+    return kill(mount, event.generation) if event.name == "stop" else (mount, ())
 
 
-def timer_while_in_backoff(mount: Mount, event: TimerFired, _now: Seconds) -> Moved:
-    if event.name != "backoff" or event.generation != mount.generation or mount.wanted is None:
+def timer_while_in_backoff(mount: Mount, event: TimerFired, now: Seconds) -> Moved:
+    if event.name != "backoff" or event.generation != mount.generation:
         return mount, ()
-    return spawn(mount, mount.wanted)
+    return settle(replace(mount, not_before=now), now)
 
 
 def tree_gone(mount: Mount, event: TreeGone, now: Seconds) -> Moved:
-    return settle(replace(mount, instance=None, killing=mount.killing - {event.generation}), now)
+    return settle(gone(mount, event.generation), now)
 
 
 def tree_gone_at_last(mount: Mount, event: TreeGone, _now: Seconds) -> Moved:
     """In FAILED: the member that could not be killed is gone; nothing starts before somebody asks."""
-    return replace(mount, instance=None, killing=mount.killing - {event.generation}), ()
+    alone = gone(mount, event.generation)
+    rests = Phase.STOPPED if alone.is_empty and alone.told_to_stop else Phase.FAILED
+    return replace(alone, phase=rests), ()
 
 
 def tree_survived(mount: Mount, event: TreeSurvived, now: Seconds) -> Moved:
-    told = answer(mount, mount.current, Outcome.FAILED, event.reason, now)
-    told += answer(mount, mount.queued, Outcome.FAILED, event.reason, now)
-    if mount.stops:
-        told += (Answer(mount.stops, Outcome.FAILED, event.reason),)
-    failed = replace(
-        mount,
-        phase=Phase.FAILED,
-        killing=mount.killing - {event.generation},
-        wanted=None,
-        current=None,
-        queued=None,
-        stops=(),
-        reason=event.reason,
-    )
-    return failed, told
+    return settle(survived(mount, event), now)

@@ -14,22 +14,41 @@ from supervisor.domain.events import (
     Exited,
     Outcome,
     ProbeFailed,
-    SignalMain,
+    Spawned,
     SpawnFailed,
-    StopCommandDone,
     TimerFired,
     TreeGone,
     TreeSurvived,
 )
-from supervisor.domain.facts import on_probation
+from supervisor.domain.facts import (
+    has_to_go,
+    on_probation,
+    proved,
+    spawned,
+    spawned_too_late,
+    tree_gone_at_last,
+)
 from supervisor.domain.mount import Mount, Phase
-from supervisor.domain.moves import Moved, answer, kill, settle, stop_actions, then_queued
+from supervisor.domain.moves import (
+    Moved,
+    answer,
+    gone,
+    kill,
+    settle,
+    stop_actions,
+    survived,
+    then_queued,
+)
 from supervisor.domain.names import Seconds, shown_duration
 
 
+def second_spawned(mount: Mount, event: Spawned, now: Seconds) -> Moved:
+    return (spawned if mount.second_is_coming else spawned_too_late)(mount, event, now)
+
+
 def takes_over(mount: Mount, event: BecameReady, now: Seconds) -> Moved:
-    current, first, second = mount.current, mount.instance, mount.incoming
-    if mount.phase is not Phase.READY or current is None or current.failure or first is None:
+    current, first, second = mount.current, mount.running, mount.incoming
+    if current is None or not mount.second_is_coming:
         return mount, ()
     switched = replace(
         mount,
@@ -38,12 +57,12 @@ def takes_over(mount: Mount, event: BecameReady, now: Seconds) -> Moved:
         outgoing=first,
         current=None,
         watched=None,
-        rolled_back_from=None,
+        unwell=None,
         reason=None,
         deadline=now + mount.policies.stop.timeout,
     )
     told = answer(replace(switched, down_since=now), current, Outcome.DONE, None, now)
-    switched, watch = on_probation(switched, current, now)
+    switched, watch = on_probation(proved(switched), current, now)
     clear: tuple[Action, ...] = (
         ClearTimer("ready", event.generation),
         ClearTimer("watch", first.generation),
@@ -52,8 +71,7 @@ def takes_over(mount: Mount, event: BecameReady, now: Seconds) -> Moved:
 
 
 def second_exited(mount: Mount, event: Exited, _now: Seconds) -> Moved:
-    failing = _failing(mount, f"ended before it was ready: {event.reason}")
-    return kill(failing, mount.incoming) if mount.incoming else (failing, ())
+    return kill(_failing(mount, f"ended before it was ready: {event.reason}"), event.generation)
 
 
 def second_not_spawned(mount: Mount, event: SpawnFailed, now: Seconds) -> Moved:
@@ -65,16 +83,14 @@ def second_not_ready(mount: Mount, event: ProbeFailed, now: Seconds) -> Moved:
 
 
 def second_timer(mount: Mount, event: TimerFired, now: Seconds) -> Moved:
-    if event.name == "ready":
-        reason = f"not ready in {shown_duration(mount.policies.ready.timeout)}"
-        return _send_away(mount, f"{reason}: {event.detail}" if event.detail else reason, now)
-    if event.name == "stop" and mount.incoming is not None:
-        return kill(mount, mount.incoming)
-    return mount, ()
+    if event.name == "stop":
+        return kill(mount, event.generation)
+    reason = f"not ready in {shown_duration(mount.policies.ready.timeout)}"
+    return _send_away(mount, f"{reason}: {event.detail}" if event.detail else reason, now)
 
 
 def _send_away(mount: Mount, reason: str, now: Seconds) -> Moved:
-    if mount.incoming is None or (mount.current and mount.current.failure):
+    if mount.incoming is None or not mount.second_is_coming:
         return mount, ()
     return _failing(mount, reason), stop_actions(mount, mount.incoming, now)
 
@@ -90,64 +106,74 @@ def second_gone(mount: Mount, event: TreeGone, now: Seconds) -> Moved:
 
 
 def _second_is_gone(mount: Mount, generation: int, now: Seconds) -> Moved:
-    current = mount.current
-    alone = replace(mount, incoming=None, killing=mount.killing - {generation})
     clear: tuple[Action, ...] = (ClearTimer("ready", generation), ClearTimer("stop", generation))
-    if mount.phase is not Phase.READY:
-        settled, actions = settle(alone, now) if mount.phase is Phase.STOPPING else (alone, ())
+    alone = gone(mount, generation)
+    if mount.phase is Phase.STOPPING:
+        settled, actions = settle(alone, now)
         return settled, clear + actions
+    if mount.phase is Phase.FAILED:
+        return tree_gone_at_last(mount, TreeGone(generation), now)
+    told: tuple[Action, ...] = ()
+    if mount.current is not None:
+        alone, told = _first_goes_on(alone, now)
+    return _as_well_as_it_is(alone, clear + told, now)
+
+
+def _first_goes_on(mount: Mount, now: Seconds) -> Moved:
+    current, running = mount.current, mount.running.launch
     if current is None:
-        return then_queued(alone, clear, now)
-    running = mount.instance.launch if mount.instance else None
-    alone = replace(alone, current=None)
+        return mount, ()
+    alone = replace(mount, current=None)
     if running == current.launch:
-        told = answer(alone, current, Outcome.FAILED, f"{current.failure}; what ran before goes on", now)
-    else:
-        why = f"rolled back from {current.launch.version}: {current.failure}"
-        alone = replace(alone, rolled_back_from=current.launch, good=running, reason=why)
-        told = answer(replace(alone, down_since=now), current, Outcome.ROLLED_BACK, current.failure, now)
-    return then_queued(alone, clear + told, now)
+        why = f"{current.failure}; what ran before goes on"
+        return alone, answer(alone, current, Outcome.FAILED, why, now)
+    why = f"rolled back from {current.launch.version}: {current.failure}"
+    alone = replace(alone, rolled_back_from=current.launch, reason=why)
+    told = answer(replace(alone, down_since=now), current, Outcome.ROLLED_BACK, current.failure, now)
+    if alone.watched is not None:  # if the first does not prove itself, neither answer was true
+        commands = alone.watched.told + current.told + current.commands
+        watched = replace(current, commands=(), told=commands, fallback=alone.watched.fallback)
+        alone = replace(alone, watched=watched)
+    return alone, told
+
+
+def _as_well_as_it_is(mount: Mount, actions: tuple[Action, ...], now: Seconds) -> Moved:
+    """The first is all there is; what was waiting goes on, or what its liveness said comes to bear."""
+    moved, more = then_queued(mount, (), now) if mount.unwell is None else has_to_go(mount, mount.unwell, now)
+    return moved, actions + more
 
 
 def second_survived(mount: Mount, event: TreeSurvived, now: Seconds) -> Moved:
     """It cannot be killed: the first goes on, and nothing else starts beside the two."""
-    told = answer(mount, mount.current, Outcome.FAILED, event.reason, now)
-    told += answer(mount, mount.queued, Outcome.FAILED, event.reason, now)
-    left = replace(mount, current=None, queued=None, reason=event.reason)
-    return replace(left, killing=left.killing - {event.generation}), told
-
-
-def first_exited(mount: Mount, _event: Exited, now: Seconds) -> Moved:
-    if mount.outgoing is None:
-        return mount, ()
-    return kill(mount, mount.outgoing, max(0.0, mount.deadline - now))
-
-
-def first_timer(mount: Mount, event: TimerFired, _now: Seconds) -> Moved:
-    if event.name != "stop" or mount.outgoing is None:
-        return mount, ()
-    return kill(mount, mount.outgoing)
+    left = survived(mount, event)
+    if mount.phase is Phase.STOPPING:
+        return settle(left, now)
+    told = answer(left, mount.current, Outcome.FAILED, event.reason, now)
+    told += answer(left, mount.queued, Outcome.FAILED, event.reason, now)
+    left = replace(left, current=None, queued=None)
+    return _as_well_as_it_is(left, told, now)
 
 
 def first_gone(mount: Mount, event: TreeGone, now: Seconds) -> Moved:
-    alone = replace(mount, outgoing=None, killing=mount.killing - {event.generation})
+    alone = gone(mount, event.generation)
     match mount.phase:
         case Phase.READY:
             return then_queued(alone, (), now)
         case Phase.STOPPING:
             return settle(alone, now)
-        case Phase.STOPPED | Phase.STARTING | Phase.BACKOFF | Phase.FAILED:
+        case Phase.FAILED:
+            return tree_gone_at_last(mount, event, now)
+        case Phase.STOPPED | Phase.STARTING | Phase.BACKOFF:
             return alone, ()
 
 
 def first_survived(mount: Mount, event: TreeSurvived, now: Seconds) -> Moved:
-    told = answer(mount, mount.queued, Outcome.FAILED, event.reason, now)
-    left = replace(mount, queued=None, reason=event.reason, killing=mount.killing - {event.generation})
-    return left, told
-
-
-def stop_command_done(mount: Mount, event: StopCommandDone, _now: Seconds) -> Moved:
-    return mount, (SignalMain(event.generation, mount.policies.stop.signal),)
+    left = survived(mount, event)
+    if mount.phase is Phase.STOPPING:
+        return settle(left, now)
+    if mount.phase is Phase.STARTING:
+        return left, ()  # what is queued waits for the second anyway
+    return replace(left, queued=None), answer(left, mount.queued, Outcome.FAILED, event.reason, now)
 
 
 def nothing(mount: Mount, _event: Event, _now: Seconds) -> Moved:

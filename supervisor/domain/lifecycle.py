@@ -99,7 +99,7 @@ TABLE: Final[dict[tuple[Phase, type[Event]], Handler]] = {
     (STOPPING, Reload): commands.reload_while_stopping,
     (STOPPING, Configure): commands.configure,
     (STOPPING, Adopted): nothing,
-    (STOPPING, Spawned): nothing,
+    (STOPPING, Spawned): facts.spawned_too_late,
     (STOPPING, SpawnFailed): facts.spawn_failed_while_stopping,
     (STOPPING, BecameReady): nothing,
     (STOPPING, ProbeFailed): nothing,
@@ -124,7 +124,7 @@ TABLE: Final[dict[tuple[Phase, type[Event]], Handler]] = {
     (BACKOFF, TimerFired): facts.timer_while_in_backoff,
     (FAILED, Start): commands.start,
     (FAILED, Stop): commands.stop,
-    (FAILED, Reload): commands.reload_while_failed,
+    (FAILED, Reload): commands.reload_while_stopped,
     (FAILED, Configure): commands.configure,
     (FAILED, Adopted): nothing,
     (FAILED, Spawned): nothing,
@@ -139,14 +139,14 @@ TABLE: Final[dict[tuple[Phase, type[Event]], Handler]] = {
 }
 
 INCOMING: Final[dict[type[Event], Handler]] = {
-    Spawned: facts.spawned,
+    Spawned: handover.second_spawned,
     SpawnFailed: handover.second_not_spawned,
     BecameReady: handover.takes_over,
     ProbeFailed: handover.second_not_ready,
     Exited: handover.second_exited,
     TreeGone: handover.second_gone,
     TreeSurvived: handover.second_survived,
-    StopCommandDone: handover.stop_command_done,
+    StopCommandDone: facts.stop_command_done,
     TimerFired: handover.second_timer,
 }
 
@@ -155,9 +155,9 @@ OUTGOING: Final[dict[type[Event], Handler]] = {
     SpawnFailed: nothing,
     BecameReady: nothing,
     ProbeFailed: nothing,
-    Exited: handover.first_exited,
+    Exited: facts.exited_while_stopping,
     TreeGone: handover.first_gone,
     TreeSurvived: handover.first_survived,
-    StopCommandDone: handover.stop_command_done,
-    TimerFired: handover.first_timer,
+    StopCommandDone: facts.stop_command_done,
+    TimerFired: facts.timer_while_stopping,
 }

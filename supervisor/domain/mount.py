@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import cast
 
 from supervisor.domain.catalog import Launch, MountSpec, Policies
-from supervisor.domain.events import Instance
+from supervisor.domain.events import Instance, TreeSurvived
 from supervisor.domain.memory import Remembered, StoppedBy
 from supervisor.domain.names import MountKey, Seconds
 
@@ -30,13 +31,11 @@ class Replacement:
     fallback: Launch | None = None
     """What comes back where `launch` does not work; None where there is nothing else."""
     old: Instance | None = None
-    spawned: bool = False
-    """A command that comes later cannot be answered by this instance any more."""
     failure: str | None = None
     """Why `launch` did not work: the fallback is on its way."""
     failed: Instance | None = None
-    answered: bool = False
-    """The commands were told "done" before it failed: what is said now amends that."""
+    told: tuple[str, ...] = ()
+    """Commands that were answered before it failed: what is said now amends that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +73,10 @@ class Mount:
     """Until when members of an instance that is being stopped may go by themselves."""
     killing: frozenset[int] = frozenset()
     """Generations whose KillTree is under way."""
+    survivors: tuple[TreeSurvived, ...] = ()
+    """Of what could not be killed, why; tried again with the next command, and nothing starts before."""
+    unwell: str | None = None
+    """start_first: the first one's liveness failed; it matters if the second does not take over."""
     crashes: tuple[Seconds, ...] = ()
     """Instants inside restart.within, newest last."""
     down_since: Seconds | None = None
@@ -81,9 +84,26 @@ class Mount:
     """Why it is where it is, for people."""
 
     @property
+    def living(self) -> tuple[Instance, ...]:
+        """All of which a process may exist."""
+        three = (self.instance, self.incoming, self.outgoing)
+        return tuple(instance for instance in three if instance is not None)
+
+    @property
     def is_empty(self) -> bool:
         """No process of this mount can exist."""
         return self.instance is None and self.incoming is None and self.outgoing is None
+
+    @property
+    def running(self) -> Instance:
+        """The instance, in a phase that has one."""
+        return cast(Instance, self.instance)
+
+    @property
+    def second_is_coming(self) -> bool:
+        """start_first: a second instance is under start and nothing speaks against it yet."""
+        wanted = self.current is not None and self.current.failure is None
+        return wanted and self.incoming is not None and self.phase is Phase.READY
 
     @property
     def remembered(self) -> Remembered:

@@ -20,6 +20,7 @@ from supervisor.domain.events import (
     SetTimer,
     SignalMain,
     Spawn,
+    TreeSurvived,
 )
 from supervisor.domain.mount import Mount, Phase, Replacement
 from supervisor.domain.names import Seconds, instance_id
@@ -40,7 +41,6 @@ def spawn(mount: Mount, launch: Launch) -> Moved:
         generation=instance.generation,
         instance=instance,
         wanted=launch,
-        current=mount.current and replace(mount.current, spawned=True),
     )
     return started, (Spawn(instance),)
 
@@ -48,9 +48,7 @@ def spawn(mount: Mount, launch: Launch) -> Moved:
 def bring_in(mount: Mount, replacement: Replacement) -> Moved:
     """start_first: start a second instance beside the first."""
     incoming = next_instance(mount, replacement.launch)
-    current = replace(
-        replacement, fallback=fallback_for(mount, replacement.launch), old=mount.instance, spawned=True
-    )
+    current = replace(replacement, fallback=fallback_for(mount, replacement.launch), old=mount.instance)
     both = replace(
         mount,
         generation=incoming.generation,
@@ -82,12 +80,51 @@ def stop_actions(mount: Mount, instance: Instance, now: Seconds) -> tuple[Action
     return (first, SetTimer("stop", instance.generation, now + policy.timeout))
 
 
-def kill(mount: Mount, instance: Instance, grace: Seconds = 0.0) -> Moved:
-    """Kill what is left of `instance` after `grace`; once is enough."""
-    if instance.generation in mount.killing:
+def kill(mount: Mount, generation: int, grace: Seconds = 0.0) -> Moved:
+    """Kill what is left of that instance after `grace`; one attempt at a time is enough."""
+    if generation in mount.killing:
         return mount, ()
-    marked = replace(mount, killing=mount.killing | {instance.generation})
-    return marked, (ClearTimer("stop", instance.generation), KillTree(instance.generation, grace))
+    marked = replace(
+        mount, killing=mount.killing | {generation}, survivors=_others(mount.survivors, generation)
+    )
+    return marked, (ClearTimer("stop", generation), KillTree(generation, grace))
+
+
+def kill_survivors(mount: Mount) -> Moved:
+    """Try again with what could not be killed before."""
+    actions: tuple[Action, ...] = ()
+    for survivor in mount.survivors:
+        mount, more = kill(mount, survivor.generation)
+        actions += more
+    return mount, actions
+
+
+def survived(mount: Mount, event: TreeSurvived) -> Mount:
+    """An attempt to kill has failed; the instance stays known."""
+    survivors = (*_others(mount.survivors, event.generation), event)
+    return replace(
+        mount, killing=mount.killing - {event.generation}, survivors=survivors, reason=event.reason
+    )
+
+
+def gone(mount: Mount, generation: int) -> Mount:
+    """No process of that instance is left."""
+
+    def left(instance: Instance | None) -> Instance | None:
+        return None if instance is not None and instance.generation == generation else instance
+
+    return replace(
+        mount,
+        instance=left(mount.instance),
+        incoming=left(mount.incoming),
+        outgoing=left(mount.outgoing),
+        killing=mount.killing - {generation},
+        survivors=_others(mount.survivors, generation),
+    )
+
+
+def _others(survivors: tuple[TreeSurvived, ...], generation: int) -> tuple[TreeSurvived, ...]:
+    return tuple(survivor for survivor in survivors if survivor.generation != generation)
 
 
 def end(mount: Mount, now: Seconds) -> Moved:
@@ -97,22 +134,25 @@ def end(mount: Mount, now: Seconds) -> Moved:
         mount,
         phase=Phase.STOPPING,
         watched=None,
+        unwell=None,
         deadline=now + mount.policies.stop.timeout,
         down_since=now if mount.phase is Phase.READY else mount.down_since,
     )
     if instance is None:
         return settle(ending, now)
-    return ending, _without_timers(instance) + stop_actions(ending, instance, now)
+    ending, again = kill_survivors(ending)
+    return ending, again + _without_timers(instance) + stop_actions(ending, instance, now)
 
 
 def end_now(mount: Mount, now: Seconds) -> Moved:
     """Kill what is left of the instance at once: its main process is dead, or nothing else helped."""
     instance = mount.instance
-    ending = replace(mount, phase=Phase.STOPPING, watched=None)
+    ending, again = kill_survivors(replace(mount, phase=Phase.STOPPING, watched=None, unwell=None))
     if instance is None:
-        return settle(ending, now)
-    killed, actions = kill(ending, instance)
-    return killed, _without_timers(instance) + actions
+        settled, actions = settle(ending, now)
+        return settled, again + actions
+    killed, actions = kill(ending, instance.generation)
+    return killed, again + _without_timers(instance) + actions
 
 
 def _without_timers(instance: Instance) -> tuple[Action, ...]:
@@ -122,7 +162,7 @@ def _without_timers(instance: Instance) -> tuple[Action, ...]:
 def settle(mount: Mount, now: Seconds) -> Moved:
     """Go on to what is wanted, once no process of the mount is left."""
     if not mount.is_empty:
-        return mount, ()
+        return stuck(mount, now) if len(mount.survivors) == len(mount.living) else (mount, ())
     if mount.wanted is None:
         told = (Answer(mount.stops, Outcome.DONE),) if mount.stops else ()
         return replace(mount, phase=mount.rest, stops=(), down_since=None), told
@@ -130,6 +170,22 @@ def settle(mount: Mount, now: Seconds) -> Moved:
         return spawn(mount, mount.wanted)
     timer = SetTimer("backoff", mount.generation, mount.not_before)
     return replace(mount, phase=Phase.BACKOFF), (timer,)
+
+
+def stuck(mount: Mount, now: Seconds) -> Moved:
+    """All that is left of the mount could not be killed: nothing starts, whoever waits is told."""
+    reason = "; ".join(survivor.reason for survivor in mount.survivors)
+    current = mount.current
+    if current is not None and current.failure is not None:
+        reason = f"{current.launch.version}: {current.failure}; {reason}"
+    told = answer(mount, current, Outcome.FAILED, reason, now)
+    told += answer(mount, mount.queued, Outcome.FAILED, reason, now)
+    if mount.stops:
+        told += (Answer(mount.stops, Outcome.FAILED, reason),)
+    failed = replace(
+        mount, phase=Phase.FAILED, wanted=None, current=None, queued=None, stops=(), reason=reason
+    )
+    return failed, told
 
 
 def begin(mount: Mount, replacement: Replacement, now: Seconds) -> Moved:
@@ -151,8 +207,11 @@ def begin(mount: Mount, replacement: Replacement, now: Seconds) -> Moved:
 
 def then_queued(mount: Mount, actions: tuple[Action, ...], now: Seconds) -> Moved:
     """A mount that came to rest with a command waiting goes on with it."""
-    if mount.queued is None or not (mount.incoming is None and mount.outgoing is None):
+    if mount.queued is None:
         return mount, actions
+    if mount.incoming is not None or mount.outgoing is not None:
+        again, more = kill_survivors(mount)
+        return again, actions + more
     following = replace(mount, queued=None)
     if mount.policies.reload.order == "start_first":
         moved, more = bring_in(following, mount.queued)
@@ -169,16 +228,17 @@ def fallback_for(mount: Mount, launch: Launch) -> Launch | None:
     return running if running != launch else None
 
 
-def joined(first: Replacement | None, second: Replacement) -> Replacement:
+def joined(mount: Mount, first: Replacement | None, second: Replacement) -> Replacement:
     """The later command's launch answers for both."""
     if first is None:
         return second
-    fallback = first.fallback if first.fallback != second.launch else None
+    # the first may have had nothing to fall back to only because it was the version that ran
+    others = (other for other in (first.fallback, mount.good) if other not in {None, second.launch})
     return replace(
         second,
         commands=first.commands + second.commands,
         since=first.since,
-        fallback=fallback,
+        fallback=next(others, None),
         old=first.old,
     )
 
@@ -186,49 +246,48 @@ def joined(first: Replacement | None, second: Replacement) -> Replacement:
 def answer(
     mount: Mount, replacement: Replacement | None, outcome: Outcome, reason: str | None, now: Seconds
 ) -> tuple[Action, ...]:
-    """Tell whoever waits for `replacement` how it ended."""
-    if replacement is None or not replacement.commands:
+    """Tell whoever waits for `replacement` how it ended, and again whoever was told otherwise."""
+    if replacement is None:
         return ()
     runs = outcome in {Outcome.DONE, Outcome.ROLLED_BACK}
-    return (
-        Answer(
-            replacement.commands,
-            outcome,
-            reason,
-            old=replacement.old,
-            new=mount.instance if runs else None,
-            down=None if mount.down_since is None else now - mount.down_since,
-            amends=replacement.answered,
-            failed=replacement.failed,
-        ),
+    said = Answer(
+        replacement.commands,
+        outcome,
+        reason,
+        old=replacement.old,
+        new=mount.instance if runs else None,
+        down=None if mount.down_since is None else now - mount.down_since,
+        failed=replacement.failed,
     )
+    amended = replace(said, commands=replacement.told, amends=True)
+    return tuple(answer for answer in (said, amended) if answer.commands)
 
 
 def fall_back(mount: Mount, replacement: Replacement, reason: str) -> Mount:
     """Its launch did not work: what ran before comes when the tree is gone."""
-    falling = replace(replacement, failure=reason, failed=mount.instance, spawned=False)
+    falling = replace(replacement, failure=reason, failed=mount.instance)
     return replace(
         mount, current=falling, wanted=replacement.fallback, not_before=0.0, watched=None, reason=reason
     )
 
 
-def crashed(mount: Mount, reason: str, now: Seconds, *, counts: bool = True) -> Mount:
-    """Restart by the policy, or give up: decided now, done when the tree is gone.
-
-    `counts` False is for failures that are not the plugin's: the shortest backoff, never given up.
-    """
+def crashed(mount: Mount, launch: Launch, reason: str, now: Seconds) -> Mount:
+    """Restart as `launch` by the policy, or give up: decided now, done when the tree is gone."""
     policy = mount.policies.restart
     mount = replace(mount, down_since=mount.down_since if mount.down_since is not None else now)
     if policy.policy == "never":
         return replace(mount, wanted=None, rest=Phase.FAILED, reason=reason)
-    crashes = restarts.recent(mount.crashes, now, policy)
-    if counts:
-        crashes = (*crashes, now)
-    decision = restarts.after_crash(crashes if counts else (now,), now, policy, mount.key)
-    match decision:
+    crashes = (*restarts.recent(mount.crashes, now, policy), now)
+    match restarts.after_crash(crashes, now, policy, mount.key):
         case restarts.Wait(delay):
-            wanted = mount.instance.launch if mount.instance else mount.wanted
-            return replace(mount, crashes=crashes, wanted=wanted, not_before=now + delay, reason=reason)
+            return replace(mount, crashes=crashes, wanted=launch, not_before=now + delay, reason=reason)
         case restarts.GiveUp(why):
             given_up = f"{reason}; given up after {why}"
             return replace(mount, crashes=crashes, wanted=None, rest=Phase.FAILED, reason=given_up)
+
+
+def try_again(mount: Mount, launch: Launch, reason: str, now: Seconds) -> Mount:
+    """The machine, not the version, kept it from starting: no crash, so no giving up by any policy."""
+    delay = restarts.shortest(mount.policies.restart, mount.key)
+    since = mount.down_since if mount.down_since is not None else now
+    return replace(mount, wanted=launch, not_before=now + delay, reason=reason, down_since=since)

@@ -35,6 +35,15 @@ def after_crash(
     count = len(recent(crashes, now, policy))
     if count > policy.burst:
         return GiveUp(f"{count} crashes within {shown_duration(policy.within)}")
+    return Wait(_delay(count, policy, key))
+
+
+def shortest(policy: RestartPolicy, key: MountKey) -> Seconds:
+    """The delay after a first crash."""
+    return _delay(1, policy, key)
+
+
+def _delay(count: int, policy: RestartPolicy, key: MountKey) -> Seconds:
     delay = min(policy.backoff * 2.0 ** min(count - 1, 64), policy.max_backoff)
     digest = blake2s(f"{key}:{count}".encode(), digest_size=2).digest()
-    return Wait(delay * (1 + _JITTER * int.from_bytes(digest) / 0xFFFF))
+    return delay * (1 + _JITTER * int.from_bytes(digest) / 0xFFFF)
