@@ -24,6 +24,7 @@ from supervisor.domain.catalog import (
 )
 from supervisor.domain.names import shortened
 from supervisor.files import fields as f
+from supervisor.files import values as v
 from supervisor.files.faults import Page, Placed
 from supervisor.files.listeners import listen
 from supervisor.files.yaml import Mapping, Node
@@ -84,8 +85,8 @@ def _environment(page: Page, node: Node) -> dict[str, At]:
 
 def _env_value(page: Page, node: Node) -> EnvValue:
     if not isinstance(node, Mapping):
-        return f.argument(page, node)
-    found = f.fields(page, node, "env", {"file": f.path})
+        return v.argument(page, node)
+    found = f.fields(page, node, "env", {"file": v.path})
     f.missing(page, node, ["file"])
     if "file" not in found:
         raise f.Reported
@@ -120,51 +121,51 @@ def _misfit(what: str, kind: str, key: str) -> str:
 _OF_ONE_KIND: Final = frozenset(key for keys in _OF_KIND.values() for key in keys)
 
 _PROBE: Final[f.Table] = {
-    "kind": f.choice(*_OF_KIND),
-    "timeout": f.positive_duration,
-    "interval": f.positive_duration,
-    "settle": f.duration,
-    "url": f.url,
-    "address": f.address,
-    "path": f.own_path,
-    "command": f.command,
+    "kind": v.choice(*_OF_KIND),
+    "timeout": v.positive_duration,
+    "interval": v.positive_duration,
+    "settle": v.duration,
+    "url": v.url,
+    "address": v.address,
+    "path": v.own_path,
+    "command": v.command,
 }
 _MANY: Final = (1 << 63) - 1
 
 SETTINGS: Final[f.Table] = {
-    "args": f.many(f.argument),
+    "args": f.many(v.argument),
     "env": _environment,
-    "cwd": f.path,
-    "user": f.optional(f.account),
-    "group": f.optional(f.account),
+    "cwd": v.path,
+    "user": f.optional(v.account),
+    "group": f.optional(v.account),
     "ready": _probe("ready", _PROBE),
-    "liveness": f.optional(_probe("liveness", {**_PROBE, "failures": f.integer(1, 1_000_000)})),
+    "liveness": f.optional(_probe("liveness", {**_PROBE, "failures": v.integer(1, 1_000_000)})),
     "stop": f.section(
-        "stop", {"signal": f.signal_number, "timeout": f.duration, "command": f.optional(f.command)}
+        "stop", {"signal": v.signal_number, "timeout": v.duration, "command": f.optional(v.command)}
     ),
     "restart": f.section(
         "restart",
         {
-            "policy": f.choice("always", "on-failure", "never"),
-            "backoff": f.duration,
-            "max_backoff": f.duration,
-            "burst": f.integer(1, 1_000_000),
-            "within": f.positive_duration,
+            "policy": v.choice("always", "on-failure", "never"),
+            "backoff": v.duration,
+            "max_backoff": v.duration,
+            "burst": v.integer(1, 1_000_000),
+            "within": v.positive_duration,
         },
     ),
     "reload": f.section(
         "reload",
-        {"rollback": f.boolean, "order": f.choice("stop_first", "start_first"), "watch": f.duration},
+        {"rollback": v.boolean, "order": v.choice("stop_first", "start_first"), "watch": v.duration},
     ),
     "limits": f.section(
         "limits",
         {
-            "nofile": f.optional(f.integer(3, _MANY)),
-            "nproc": f.optional(f.integer(1, _MANY)),
-            "core": f.optional(f.size),
-            "memory": f.optional(f.size),
-            "cpu": f.optional(f.number),
-            "pids": f.optional(f.integer(1, _MANY)),
+            "nofile": f.optional(v.integer(3, _MANY)),
+            "nproc": f.optional(v.integer(1, _MANY)),
+            "core": f.optional(v.size),
+            "memory": f.optional(v.size),
+            "cpu": f.optional(v.number),
+            "pids": f.optional(v.integer(1, _MANY)),
         },
     ),
     "listen": listen,

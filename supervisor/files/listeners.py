@@ -5,6 +5,7 @@ from typing import Any, Final
 from supervisor.domain.catalog import Listener
 from supervisor.domain.names import is_name
 from supervisor.files import fields as f
+from supervisor.files import values as v
 from supervisor.files.faults import Page
 from supervisor.files.yaml import Broken, Mapping, Node, Sequence
 
@@ -17,7 +18,7 @@ def socket_path(page: Page, node: Node) -> str:
     Raises:
         Wrong: It is longer than sun_path.
     """
-    value = f.path(page, node)
+    value = v.path(page, node)
     if len(value.encode()) > LONGEST_SOCKET_PATH:
         raise f.Wrong(
             f"a socket's path has at most {LONGEST_SOCKET_PATH} bytes, this one {len(value.encode())}"
@@ -64,7 +65,7 @@ def _listener(page: Page, node: Node) -> dict[str, Any]:
 
 
 def _address(page: Page, node: Node) -> str:
-    return socket_path(page, node) if "/" in f.text(page, node) else f.address(page, node)
+    return socket_path(page, node) if "/" in f.text(page, node) else v.address(page, node)
 
 
 def _name(page: Page, node: Node) -> str:
@@ -78,6 +79,6 @@ _LISTENER: Final[f.Table] = {
     "stream": _address,
     "datagram": _address,
     "name": _name,
-    "mode": f.mode,
-    "backlog": f.integer(1, 65535),
+    "mode": v.mode,
+    "backlog": v.integer(1, 65535),
 }

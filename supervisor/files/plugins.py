@@ -8,6 +8,7 @@ from typing import Any, Final
 from supervisor.domain.catalog import Launch, Plugin, Policies, Version
 from supervisor.domain.names import NAME_RULE, PLUGIN_TYPES, PluginRef, is_name, shortened
 from supervisor.files import fields as f
+from supervisor.files import values as v
 from supervisor.files.faults import Faults, Page
 from supervisor.files.layers import SETTINGS, Defaults, Layer, launch_of, merged, policies_of
 from supervisor.files.yaml import Mapping, Node, Scalar
@@ -69,7 +70,7 @@ def _mapping_node(_page: Page, node: Node) -> Mapping:
     return f.mapping(node, "this")
 
 
-_VERSION: Final[f.Table] = {**SETTINGS, "command": f.path, "sha256": _sha256}
+_VERSION: Final[f.Table] = {**SETTINGS, "command": v.path, "sha256": _sha256}
 _PLUGIN: Final[f.Table] = {**SETTINGS, "pin": version_name, "versions": _mapping_node}
 _OF_PLUGIN: Final = frozenset({"pin", "versions"})
 _OF_VERSION: Final = frozenset({"command", "sha256"})

@@ -11,6 +11,7 @@ from supervisor.domain.catalog import AccessRule, Cluster, LogPolicy, Settings, 
 from supervisor.domain.errors import BadRequest, CatalogInvalid, Fault
 from supervisor.domain.names import NAME_RULE, Namespace, is_name, shortened
 from supervisor.files import fields as f
+from supervisor.files import values as v
 from supervisor.files.faults import Faults, Page, TooManyFaults
 from supervisor.files.layers import NO_DEFAULTS, SETTINGS, Defaults
 from supervisor.files.listeners import LONGEST_SOCKET_PATH, socket_path
@@ -137,13 +138,13 @@ def _needed(page: Page, node: Node, values: dict[str, Any], keys: tuple[str, ...
 
 
 def _tls(page: Page, node: Node) -> Tls:
-    values = f.fields(page, node, "tls", {"cert": f.path, "key": f.path, "client_ca": f.optional(f.path)})
+    values = f.fields(page, node, "tls", {"cert": v.path, "key": v.path, "client_ca": f.optional(v.path)})
     _needed(page, node, values, ("cert", "key"))
     return Tls(**values)
 
 
 def _tcp(page: Page, node: Node) -> Tcp:
-    values = f.fields(page, node, "tcp", {"address": f.address, "tls": f.optional(_tls)})
+    values = f.fields(page, node, "tcp", {"address": v.address, "tls": f.optional(_tls)})
     _needed(page, node, values, ("address",))
     if f.child(node, "tls") is None and not _LOOPBACK.fullmatch(values["address"]):
         raise f.Wrong(f'{values["address"]} is not loopback: "tls" is needed', f.child(node, "address"))
@@ -166,12 +167,12 @@ def _namespace(page: Page, node: Node) -> Namespace:
 
 
 _RULE: Final[f.Table] = {
-    "uid": f.integer(0, _HIGHEST_ID),
-    "gid": f.integer(0, _HIGHEST_ID),
+    "uid": v.integer(0, _HIGHEST_ID),
+    "gid": v.integer(0, _HIGHEST_ID),
     "token_sha256": _sha256,
-    "common_name": f.argument,
+    "common_name": v.argument,
     "namespaces": f.many(_namespace),
-    "may": f.choice("read", "reload", "admin"),
+    "may": v.choice("read", "reload", "admin"),
 }
 
 
@@ -193,7 +194,7 @@ def _etcd(page: Page, node: Node) -> str:
 
 
 def _cluster(page: Page, node: Node) -> Cluster:
-    tls = f.section("tls", dict.fromkeys(("ca", "cert", "key"), f.optional(f.path)))
+    tls = f.section("tls", dict.fromkeys(("ca", "cert", "key"), f.optional(v.path)))
     values = f.fields(page, node, "cluster", {"name": _name, "etcd": f.many(_etcd), "tls": f.optional(tls)})
     _needed(page, node, values, ("name", "etcd"))
     if not values["etcd"]:
@@ -202,7 +203,7 @@ def _cluster(page: Page, node: Node) -> Cluster:
 
 
 def _defaults(page: Page, node: Node) -> Defaults:
-    table: f.Table = {**SETTINGS, "sha256": f.choice("optional", "required")}
+    table: f.Table = {**SETTINGS, "sha256": v.choice("optional", "required")}
     values = f.fields(page, node, "defaults", table)
     return Defaults(
         {key: value for key, value in values.items() if key != "sha256"}, values.get("sha256") == "optional"
@@ -210,14 +211,14 @@ def _defaults(page: Page, node: Node) -> Defaults:
 
 
 _TOP: Final[f.Table] = {
-    "catalog": f.path,
+    "catalog": v.path,
     "node": _name,
-    "socket": f.section("socket", {"path": socket_path, "mode": f.mode, "group": f.optional(f.account)}),
+    "socket": f.section("socket", {"path": socket_path, "mode": v.mode, "group": f.optional(v.account)}),
     "tcp": f.optional(_tcp),
-    "runtime_dir": f.path,
-    "state_dir": f.path,
-    "log_dir": f.path,
-    "logs": f.section("logs", {"max_size": f.size, "keep": f.integer(0, 10_000)}),
+    "runtime_dir": v.path,
+    "state_dir": v.path,
+    "log_dir": v.path,
+    "logs": f.section("logs", {"max_size": v.size, "keep": v.integer(0, 10_000)}),
     "defaults": _defaults,
     "access": f.many(_rule),
     "cluster": f.optional(_cluster),

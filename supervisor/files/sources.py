@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from supervisor.domain.errors import CatalogInvalid, Fault
-from supervisor.files.yaml import MOST_BYTES
+from supervisor.files.text import MOST_BYTES
 
 _MOST_FILES: Final = 10_000
 _CHUNK: Final = 1 << 20

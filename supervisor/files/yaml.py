@@ -28,8 +28,8 @@ from yaml.resolver import Resolver
 
 from supervisor.domain.names import shortened
 from supervisor.files.faults import Page
+from supervisor.files.text import MOST_BYTES, Undecodable, decode
 
-MOST_BYTES: Final = 16 << 20
 MOST_EVENTS: Final = 500_000
 MOST_DEPTH: Final = 32
 _MOST_FAULTS: Final = 200
@@ -37,12 +37,6 @@ _COUNTED_FIRST: Final = 3 << 18
 """A longer text may have more events than fit into 100 MB, so they are counted before anything is built."""
 _BITS: Final = MOST_BYTES.bit_length()
 _MASK: Final = (1 << _BITS) - 1
-
-# NEL, LS and PS are line breaks to YAML 1.1 and to no editor: lines would be counted differently
-_UNACCEPTABLE: Final = re.compile(
-    "[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
-)
-_LINE_BREAK: Final = re.compile("\r\n|\n|\r")
 
 
 class Scalar:
@@ -99,14 +93,6 @@ class Broken:
 Node: TypeAlias = Scalar | Mapping | Sequence | Broken
 
 
-class Undecodable(Exception):
-    """The bytes are no text that YAML may hold."""
-
-    def __init__(self, message: str, line: int = 0, column: int = 0) -> None:
-        super().__init__(message)
-        self.message, self.line, self.column = message, line, column
-
-
 def read_tree(page: Page, data: str | bytes) -> Node | None:
     """The one document of `data`; None when there is none or it could not be read to its end.
 
@@ -127,46 +113,6 @@ def read_tree(page: Page, data: str | bytes) -> Node | None:
     except YAMLError as error:
         page.fault(Broken(1, 1), f"not YAML: {shortened(str(error), 300)}")
     return Broken(1, 1)
-
-
-def decode(data: str | bytes) -> str:
-    """`data` as text without its byte order mark: UTF-8, or UTF-16 where a mark says so.
-
-    Raises:
-        Undecodable: It is too large, in another encoding, or holds a character that YAML forbids.
-    """
-    if len(data) > MOST_BYTES:
-        raise Undecodable(f"larger than {MOST_BYTES >> 20} MiB")
-    text = data if isinstance(data, str) else _decoded(data)
-    text = text.removeprefix("\ufeff")
-    if bad := _UNACCEPTABLE.search(text):
-        line, column = _place_of(text, bad.start())
-        raise Undecodable(f"character U+{ord(bad[0]):04X} is not allowed here: remove it", line, column)
-    return text
-
-
-def encoding_of(data: bytes) -> str:
-    """The codec that `data` is written in, judged by its byte order mark alone."""
-    return "utf-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8"
-
-
-def _decoded(data: bytes) -> str:
-    encoding = encoding_of(data)
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        if encoding == "utf-8":
-            before = data[: error.start].decode()
-            line, column = _place_of(before, len(before))
-            raise Undecodable("not UTF-8: save the file as UTF-8", line, column) from error
-        raise Undecodable("not UTF-16, although its byte order mark says so: save it as UTF-8") from error
-
-
-def _place_of(text: str, index: int) -> tuple[int, int]:
-    line, start = 1, 0
-    for match in _LINE_BREAK.finditer(text, 0, index):
-        line, start = line + 1, match.end()
-    return line, index - start + 1
 
 
 def _place_and_words(error: MarkedYAMLError, text: str) -> tuple[Broken, str]:

@@ -1,0 +1,104 @@
+"""The catalog as the engine asks for it: what is on disk now, and what was last in force."""
+
+import asyncio
+import base64
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from supervisor.domain.catalog import Catalog
+from supervisor.domain.errors import CatalogInvalid, Unavailable
+from supervisor.domain.names import PluginRef
+from supervisor.files import edit
+from supervisor.files.edit import Edit
+from supervisor.files.layers import Defaults
+from supervisor.files.load import parse_catalog
+from supervisor.files.replace import write_whole
+from supervisor.files.sources import Source, Unreadable, read_sources, read_whole
+
+_MOST_SAVED: Final = 1 << 30
+
+
+class _Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The texts of a catalog that came into force; base64, as a file need not be UTF-8."""
+
+    version: int
+    files: list[tuple[str, str]]
+
+
+class CatalogFile:
+    """Reads the catalog at `path`, a file or a directory; `saved` is where the last good one is kept."""
+
+    def __init__(self, path: str | os.PathLike[str], defaults: Defaults, saved: Path) -> None:
+        self.path = str(Path(path).absolute())
+        self._defaults = defaults
+        self._saved = saved
+        self._last: tuple[tuple[Source, ...], Catalog] | None = None
+        self._kept: tuple[Source, ...] | None = None
+        self._lock = asyncio.Lock()
+        self.why_none: str | None = None
+        """Why `last_good` returned None, when there was something saved."""
+
+    async def load(self) -> Catalog:
+        """What stands on disk now; the same object as last time while no text differs.
+
+        Raises:
+            CatalogInvalid: With every fault; what was loaded before stays the last one.
+        """
+        async with self._lock:
+            return await asyncio.to_thread(self._load)
+
+    def _load(self) -> Catalog:
+        sources = read_sources(self.path)
+        if self._last is None or self._last[0] != sources:
+            self._last = (sources, parse_catalog(sources, self._defaults))
+        return self._last[1]
+
+    async def last_good(self) -> Catalog | None:
+        """The catalog that was kept last; None, and `why_none`, if there is none that can be used."""
+        return await asyncio.to_thread(self._last_good)
+
+    def _last_good(self) -> Catalog | None:
+        self.why_none = None
+        if not os.path.lexists(self._saved):
+            return None
+        try:
+            saved = msgspec.json.decode(read_whole(self._saved, _MOST_SAVED), type=_Saved)
+            sources = [Source(name, base64.b64decode(text, validate=True)) for name, text in saved.files]
+            return parse_catalog(sources, self._defaults)
+        except (Unreadable, CatalogInvalid, msgspec.MsgspecError, ValueError, RecursionError) as error:
+            self.why_none = f"cannot use {self._saved}: {error}"
+            return None
+
+    async def keep(self) -> None:
+        """Save what `load` returned last as the catalog in force.
+
+        Raises:
+            Unavailable: It could not be written.
+        """
+        async with self._lock:
+            if self._last is None or self._last[0] == self._kept:
+                return
+            sources = self._last[0]
+            try:
+                await asyncio.to_thread(self._keep, sources)
+            except OSError as error:
+                why = (error.strerror or str(error)).lower()
+                raise Unavailable(f"cannot save the catalog as {self._saved}: {why}") from error
+            self._kept = sources
+
+    def _keep(self, sources: tuple[Source, ...]) -> None:
+        files = [(source.path, base64.b64encode(_bytes(source)).decode()) for source in sources]
+        self._saved.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self._saved, msgspec.json.encode(_Saved(1, files)))
+
+    async def set_pin(self, ref: PluginRef, version: str) -> Edit:
+        """Pin `ref` to `version` in the file; see `edit.set_pin` for what it refuses."""
+        async with self._lock:
+            return await asyncio.to_thread(edit.set_pin, self.path, ref, version, defaults=self._defaults)
+
+
+def _bytes(source: Source) -> bytes:
+    return source.text if isinstance(source.text, bytes) else source.text.encode()
