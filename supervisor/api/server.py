@@ -118,7 +118,7 @@ class Server:
                 await self._listen_again()
             except PlugindError as error:
                 if str(error) != told:
-                    log.error("socket_lost", error=str(error))  # noqa: TRY400 - said in full
+                    log.error("socket_lost", error=str(error))
                 told = str(error)
             else:
                 log.warning("socket_bound_again", path=self._settings.socket.path)

@@ -5,6 +5,9 @@ from datetime import UTC, datetime
 from typing import Final, get_args
 from uuid import NAMESPACE_URL, uuid5
 
+import msgspec
+
+from supervisor import wire
 from supervisor.api.calls import Answer, Bare, Call
 from supervisor.domain.access import Verb, may
 from supervisor.domain.errors import BadRequest
@@ -65,7 +68,8 @@ async def init(call: Call) -> Bare:
     return Bare({"initialized": True})
 
 
-async def ha_status(call: Call) -> Answer:
+async def ha_status(call: Call) -> Bare:
+    """The nodes stand twice: `bao operator members` reads them beside `data`."""
     node = {
         "hostname": call.node.name,
         "api_address": f"unix://{call.settings.socket.path}",
@@ -74,7 +78,8 @@ async def ha_status(call: Call) -> Answer:
         "last_echo": None,
         "version": call.node.version,
     }
-    return Answer({"nodes": [node]})
+    envelope = wire.Envelope(request_id=call.request_id, data={"nodes": [node]})
+    return Bare({**msgspec.structs.asdict(envelope), "nodes": [node]})
 
 
 async def lookup_self(call: Call) -> Answer:

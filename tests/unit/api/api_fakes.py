@@ -24,7 +24,7 @@ from supervisor.domain.catalog import (
 from supervisor.domain.errors import BadRequest, NotFound
 from supervisor.domain.names import MountKey, Namespace, PluginRef, Seconds
 from supervisor.domain.plan import Target, select
-from supervisor.engine.node import Node, Options, Ticket
+from supervisor.engine.node import Options
 
 AT = "2026-01-02T03:04:05.678901Z"
 TEAM = Namespace(("team-a",))
@@ -69,15 +69,15 @@ def a_catalog() -> Catalog:
     return Catalog(by_ref, mounts, frozenset({Namespace(), TEAM, DEV}))
 
 
-class FakeTicket(Ticket):
+class FakeTicket:
     def __init__(self, data: wire.ReloadData) -> None:
         self.reload_id = data.reload_id
         self.data = data
         self.finished = asyncio.Event()
 
-    async def wait(self, timeout: Seconds) -> bool:  # noqa: ASYNC109 - engine/node.py's signature
+    async def wait(self, seconds: Seconds) -> bool:
         try:
-            await asyncio.wait_for(self.finished.wait(), timeout)
+            await asyncio.wait_for(self.finished.wait(), seconds)
         except TimeoutError:
             return False
         return True
@@ -90,7 +90,7 @@ class FakeTicket(Ticket):
         self.finished.set()
 
 
-class FakeNode(Node):
+class FakeNode:
     name = "host-a"
     version = "0.1.0"
 
@@ -150,13 +150,15 @@ class FakeNode(Node):
 
     async def reload(
         self, target: Target, namespace: Namespace, options: Options, caller: Caller, reload_id: str
-    ) -> Ticket:
+    ) -> FakeTicket:
         self.calls.append(("reload", target, namespace, options, reload_id))
         if self.breaks is not None:
             raise self.breaks
         return self._begin(select(self.known, target, namespace), caller, reload_id, "reload")
 
-    async def apply(self, namespace: Namespace, options: Options, caller: Caller, reload_id: str) -> Ticket:
+    async def apply(
+        self, namespace: Namespace, options: Options, caller: Caller, reload_id: str
+    ) -> FakeTicket:
         self.calls.append(("apply", namespace, options))
         keys = [key for key in sorted(self.known.mounts) if namespace.covers(key.namespace)]
         return self._begin(keys, caller, reload_id, "apply")

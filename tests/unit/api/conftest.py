@@ -1,4 +1,3 @@
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -71,6 +70,6 @@ def rule() -> Callable[..., AccessRule]:
 
 @pytest.fixture(autouse=True)
 def _no_descriptor_is_leaked() -> Iterator[None]:
-    before = len(os.listdir("/proc/self/fd"))
+    before = sum(1 for _ in Path("/proc/self/fd").iterdir())
     yield
-    assert len(os.listdir("/proc/self/fd")) <= before + 8  # the event loop's own come and go
+    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) <= before + 8  # the event loop's own come and go

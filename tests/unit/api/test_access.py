@@ -138,7 +138,7 @@ async def test_a_namespace_that_is_no_name_is_refused(served: Any, namespace: st
 
 
 async def test_a_child_namespace_admin_cannot_reload_from_the_root(
-    serve: Any, as_uid: Any, rule: Any, node: Any
+    serve: Any, as_uid: Any, rule: Any
 ) -> None:
     as_uid(1000)
     served = await serve(access=[rule(uid=1000, namespaces=(TEAM,), may="admin")])

@@ -52,6 +52,10 @@ async def test_what_clients_send_is_understood(
 
 NEITHER = "plugin or mounts must be provided"
 BOTH = "plugin and mounts cannot be set at the same time"
+TWO_MISSING = (
+    '2 errors occurred:\n\t* cannot fetch mount entry on "nope/"'
+    '\n\t* cannot fetch mount entry on "auth/nope/"\n\n'
+)
 SCOPE = 'scope must be unset or "global"'
 
 
@@ -73,8 +77,7 @@ SCOPE = 'scope must be unset or "global"'
         ({"mounts": ["nope"]}, '1 error occurred:\n\t* cannot fetch mount entry on "nope/"\n\n'),
         (
             {"mounts": ["nope", "kv", "auth/nope"]},
-            '2 errors occurred:\n\t* cannot fetch mount entry on "nope/"'
-            '\n\t* cannot fetch mount entry on "auth/nope/"\n\n',
+            TWO_MISSING,
         ),
         ({"mounts": ["kv/deep"]}, '1 error occurred:\n\t* cannot fetch mount entry on "kv/deep/"\n\n'),
         ({"mounts": "kv,"}, '1 error occurred:\n\t* cannot fetch mount entry on "/"\n\n'),
@@ -213,10 +216,9 @@ async def test_a_mount_that_did_not_come_up_makes_it_400_with_data(
 
     assert got.status == 400
     shown = result.replace("_", " ")
-    assert got.errors == [
-        f"1 of 2 mounts failed ({', '.join(sorted([f'1 {shown}', '1 reloaded'], key=lambda s: s[2:]))}):"
-        f"\n\t* kv/ in root: {shown}: not ready in 10 s\n\n"
-    ]
+    counts = ", ".join(sorted([f"1 {shown}", "1 reloaded"], key=lambda count: count[2:]))
+    error = f"1 of 2 mounts failed ({counts}):\n\t* kv/ in root: {shown}: not ready in 10 s\n\n"
+    assert got.errors == [error]
     assert got.data["reload_id"] == got.json["request_id"]
     assert [row["result"] for row in got.data["mounts"]] == ["reloaded", result]
 
@@ -375,7 +377,7 @@ async def test_listing_takes_the_verb_and_the_parameter(served: Any, path: str, 
     ],
 )
 async def test_a_plugin_without_a_version_is_the_pinned_one(
-    served: Any, name: str, query: str, version: str, pinned: bool
+    served: Any, name: str, query: str, version: str, *, pinned: bool
 ) -> None:
     got = await served.ask("GET", f"/v1/sys/plugins/catalog/{name}{query}")
 

@@ -1,14 +1,24 @@
 """Handlers under /v1/supervisor, metrics and streams."""
 
 import asyncio
+import inspect
 import json
 from typing import Any
 
 import pytest
-from api_fakes import DEV
+from api_fakes import DEV, FakeNode, FakeTicket
 from prometheus_client.parser import text_string_to_metric_families
 
 from supervisor.domain.names import MountKey, Namespace
+from supervisor.engine.node import Node, Ticket
+
+
+@pytest.mark.parametrize(("fake", "real"), [(FakeNode, Node), (FakeTicket, Ticket)])
+def test_the_fake_has_the_signatures_of_the_real_one(fake: type, real: type) -> None:
+    for name, method in inspect.getmembers(fake, inspect.isfunction):
+        if not name.startswith("_") and name != "finish":
+            names = list(inspect.signature(method).parameters)
+            assert names == list(inspect.signature(getattr(real, name)).parameters), name
 
 
 async def test_instances_are_those_of_the_namespace_and_its_children(served: Any) -> None:
