@@ -8,6 +8,7 @@ import asyncio
 import os
 import stat
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 from typing import Final
@@ -151,7 +152,8 @@ async def follow(capture: Capture, snapshot: Snapshot, lines: int) -> AsyncItera
     capture.watchers = (*capture.watchers, watcher)
     try:
         await asyncio.to_thread(cursor.open)
-        *whole, rest = (await asyncio.to_thread(read_back, snapshot, lines, LONGEST_LINE)).split(b"\n")
+        written = replace(snapshot, unwritten=b"")  # the rest comes when the disk takes it
+        *whole, rest = (await asyncio.to_thread(read_back, written, lines, LONGEST_LINE)).split(b"\n")
         for line in whole[-lines:] if lines > 0 else ():
             yield line
         while True:
