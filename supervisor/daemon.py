@@ -11,6 +11,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -67,7 +69,7 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as tasks:
                 await self._serve(tasks)
-                raise _Over
+                raise _Over  # noqa: TRY301 - the way to cancel what is left in a TaskGroup
         except* _Over:
             pass
 
@@ -78,9 +80,9 @@ class Daemon:
         logs = Logs(runtime / "logs", logs_dir, settings.logs)
         records = InstanceRecords(runtime / "instances")
         instances = Instances(runtime, records, logs)
-        troubles: list[str] = []
-        memory = Memory(state / "mounts.json", troubles.append)
-        history = History(state / "reloads.json", troubles.append)
+        troubles = Troubles(loop)
+        memory = Memory(state / "mounts.json", troubles.tell)
+        history = History(state / "reloads.json", troubles.tell)
         audit = AuditLog(logs_dir / "audit.log")
         node = Node(
             About(settings.node, version(), os.getpid(), found_here(), 4 * (os.cpu_count() or 1)),
@@ -88,7 +90,7 @@ class Daemon:
                 loop,
                 instances,
                 Remains(instances, records),
-                Binaries(),
+                Binaries(private=(str(runtime), str(state), str(logs_dir))),
                 logs,
                 memory,
                 history,
@@ -97,6 +99,7 @@ class Daemon:
             ),
             tasks,
         )
+        troubles.lead_to(node.warn)
         server = Server(node, settings)
         await server.start()  # first: its lock says that there is no other plugind
         try:
@@ -105,15 +108,9 @@ class Daemon:
             history.load()
             tasks.create_task(memory.run())
             self._handle_signals(loop, node, tasks)
-            watcher = CatalogWatcher(
-                settings.catalog, lambda: tasks.create_task(node.catalog_changed()), loop
-            )
+            watcher = CatalogWatcher(settings.catalog, partial(begin, tasks, node.catalog_changed), loop)
             watcher.start()
             await node.begin()
-            for trouble in troubles:
-                node.warn(trouble)
-            memory_trouble = node.warn
-            del memory_trouble
             gc.freeze()  # what was made so far lives as long as the daemon
             log.info("daemon_started", version=version(), socket=settings.socket.path, pid=os.getpid())
             await self._stop.wait()
@@ -132,11 +129,29 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGUSR1, self._leave)
-        loop.add_signal_handler(signal.SIGHUP, lambda: tasks.create_task(apply(node)))
+        loop.add_signal_handler(signal.SIGHUP, begin, tasks, partial(apply, node))
 
     def _leave(self) -> None:
         self._leaves = True
         self._stop.set()
+
+
+class Troubles:
+    """What goes wrong in worker threads, told on the loop, to whoever listens by then."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._tell: Callable[[str], None] = lambda trouble: log.warning("trouble_noticed", reason=trouble)
+
+    def lead_to(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+
+    def tell(self, trouble: str) -> None:
+        self._loop.call_soon_threadsafe(self._tell, trouble)
+
+
+def begin(tasks: asyncio.TaskGroup, work: Callable[[], Coroutine[None, None, None]]) -> None:
+    tasks.create_task(work())
 
 
 async def apply(node: Node) -> None:

@@ -14,31 +14,35 @@ log = structlog.get_logger("supervisor.mounts")
 
 def narrate(step: Transition) -> None:
     """Log what changed: info is a new state, warning is for a look, error is a promise that broke."""
-    after = step.after
-    instance = after.instance or step.before.instance
-    bound = {
-        "namespace": str(after.key.namespace),
-        "mount": after.key.path,
+    before, event, after = step.before, step.event, step.after
+    match event:
+        case BecameReady():
+            log.info("instance_ready", **_bound(step))
+        case Exited(reason=reason) if before.phase in {Phase.READY, Phase.STARTING}:
+            log.warning("instance_exited", **_bound(step), reason=reason)
+        case SpawnFailed(reason=reason):
+            log.warning("instance_not_started", **_bound(step), reason=reason)
+        case _:
+            pass
+    if after.phase is not before.phase and after.phase is Phase.FAILED:
+        log.error("mount_failed", **_bound(step), reason=after.reason)
+    elif after.phase is not before.phase and after.phase is Phase.STOPPED:
+        log.info("mount_stopped", **_bound(step), reason=after.reason)
+    for action in step.actions:
+        if isinstance(action, Answer) and action.outcome is Outcome.ROLLED_BACK:
+            log.warning("reload_rolled_back", **_bound(step), reason=action.reason)
+
+
+def _bound(step: Transition) -> dict[str, str | int | None]:
+    key = step.after.key
+    instance = step.after.instance or step.before.instance
+    return {
+        "namespace": str(key.namespace),
+        "mount": key.path,
         "version": instance.launch.version if instance else None,
         "instance": instance.id if instance else None,
         "pid": step.pid,
     }
-    match step.event:
-        case BecameReady():
-            log.info("instance_ready", **bound)
-        case Exited(reason=reason) if step.before.phase in {Phase.READY, Phase.STARTING}:
-            log.warning("instance_exited", **bound, reason=reason)
-        case SpawnFailed(reason=reason):
-            log.warning("instance_not_started", **bound, reason=reason)
-        case _:
-            pass
-    if after.phase is Phase.FAILED and step.before.phase is not Phase.FAILED:
-        log.error("mount_failed", **bound, reason=after.reason)
-    if after.phase is Phase.STOPPED and step.before.phase is not Phase.STOPPED:
-        log.info("mount_stopped", **bound, reason=after.reason)
-    for action in step.actions:
-        if isinstance(action, Answer) and action.outcome is Outcome.ROLLED_BACK:
-            log.warning("reload_rolled_back", **bound, reason=action.reason)
 
 
 def row_of(step: Transition) -> TransitionRow:

@@ -70,6 +70,7 @@ class Reload:
         self._clock = clock
         self._rows: dict[MountKey, MountResult] = {job.key: pending(job) for job in jobs}
         self._done = asyncio.Event()
+        self._bad: set[MountKey] = set()
 
     async def wait(self, seconds: Seconds) -> bool:
         """True once it is done; False after `seconds`."""
@@ -109,12 +110,17 @@ class Reload:
         row = self._rows.get(ended.key)
         if row is not None:
             fill(row, ended, row.result)
+            self._count(ended.key, row)
 
     @property
     def _halted(self) -> bool:
         if self._options.on_failure != "halt":
             return False
-        return sum(row.result in BAD for row in self._rows.values()) > self._options.max_failures
+        return len(self._bad) > self._options.max_failures
+
+    def _count(self, key: MountKey, row: MountResult) -> None:
+        if row.result in BAD:
+            self._bad.add(key)
 
     def _finish(self) -> None:
         self._data.done = True
@@ -140,6 +146,7 @@ class Reload:
                 row.result, row.error = "skipped", "not begun, as other mounts failed: it runs as before"
             else:
                 fill(row, await do(job, self.reload_id), DONE[job.verb])
+                self._count(job.key, row)
 
 
 def pending(job: Job) -> MountResult:

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from supervisor.domain.catalog import Identity, Launch, Policies
+from supervisor.domain.catalog import Identity, Launch, Policies, Probe
 from supervisor.domain.errors import Cannot, SpawnRefused
 from supervisor.domain.events import Exit, Instance
 from supervisor.domain.names import MountKey, Seconds
@@ -131,7 +131,9 @@ class Instances:
                 raise
             raise SpawnRefused(str(error)) from error
         main = self.children.add(handle)
-        record = msgspec.structs.replace(record, pid=handle.pid, start_ticks=handle.ticks)
+        record = msgspec.structs.replace(
+            record, pid=handle.pid, start_ticks=handle.ticks, ready=is_ready_at_once(policies.ready)
+        )
         running = Running(
             key,
             instance,
@@ -193,10 +195,12 @@ class Instances:
             raise Cannot(f"cannot run the stop command {command[0]}: it ended with {status}")
 
     def became_ready(self, process: Running) -> None:
+        known = process.record.ready  # what is ready at once was recorded so
         process.record = msgspec.structs.replace(
             process.record, ready=True, ready_at=datetime.now(UTC).timestamp()
         )
-        self._note(process)
+        if not known:
+            self._note(process)
 
     async def end_tree(self, process: Running, grace: Seconds) -> None:
         await self._trees.end(process.main, process.mark, grace)
@@ -284,6 +288,11 @@ def _record(key: MountKey, instance: Instance, mark: int) -> InstanceRecord:
         started_at=datetime.now(UTC).timestamp(),
         mark=mark,
     )
+
+
+def is_ready_at_once(probe: Probe) -> bool:
+    """Ready by its exec alone: its record says so at once, and is not written a third time."""
+    return probe.kind == "exec" and not probe.settle
 
 
 def _make_folder(folder: Path, account: Account) -> None:

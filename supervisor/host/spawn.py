@@ -12,7 +12,8 @@ import pwd
 import resource
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -38,7 +39,6 @@ class Account:
     uid: int
     gid: int
     home: str
-    name: str
 
 
 def account_of(launch: Launch) -> Account:
@@ -47,16 +47,26 @@ def account_of(launch: Launch) -> Account:
     Raises:
         Cannot: There is no such user or group.
     """
+    account = own_account()
     try:
-        user = pwd.getpwuid(os.geteuid()) if launch.user is None else pwd.getpwnam(launch.user)
-        gid = user.pw_gid if launch.user else os.getegid()
+        if launch.user is not None:
+            user = pwd.getpwnam(launch.user)
+            account = Account(user.pw_uid, user.pw_gid, user.pw_dir)
         if launch.group is not None:
-            gid = grp.getgrnam(launch.group).gr_gid
+            account = replace(account, gid=grp.getgrnam(launch.group).gr_gid)
     except KeyError as error:
-        if launch.user is None and launch.group is None:
-            return Account(os.geteuid(), os.getegid(), "/", str(os.geteuid()))
         raise Cannot(f"cannot run as {launch.user or ''}:{launch.group or ''}: {error.args[0]}") from error
-    return Account(user.pw_uid, gid, user.pw_dir, user.pw_name)
+    return account
+
+
+@cache
+def own_account() -> Account:
+    """plugind's own, which it has as long as it lives."""
+    try:
+        home = pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        home = "/"
+    return Account(os.geteuid(), os.getegid(), home)
 
 
 def unsupported(launch: Launch) -> str | None:
