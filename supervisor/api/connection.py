@@ -49,6 +49,8 @@ class Limits:
     heartbeat: Seconds = 15.0
     patience: Seconds = 50.0
     """Before a reload is answered 202: `bao` gives up at 60."""
+    connections: int = 500
+    """At most; where descriptors are few, a quarter of them. The one idle longest makes room."""
     recheck: Seconds = 2.0
     """Between looks at whether the socket's path is still ours."""
     body_bytes: int = 1 << 20
@@ -87,6 +89,7 @@ class Connection(RequestHandler):
         self.peer = Caller()
         self.is_streaming = False
         self.lost = asyncio.Event()
+        self.active_at = loop.time()
         self._own: asyncio.Transport | None = None
         self._headers_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
@@ -109,6 +112,7 @@ class Connection(RequestHandler):
             handler.cancel()  # only streams: a reload goes on without its client
 
     def data_received(self, data: bytes) -> None:
+        self.active_at = self._loop.time()
         try:
             super().data_received(data)
         except Exception as error:  # noqa: BLE001 - the edge; e.g. int() of a Content-Length of 8,000 digits
@@ -128,7 +132,7 @@ class Connection(RequestHandler):
             unfinished.payload.set_exception(RequestPayloadError("the body ends early"))
         if self.is_streaming and (self.peer.uid is None or self.is_peer_gone()):
             return False
-        return self._is_busy()
+        return self.is_busy
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -161,7 +165,11 @@ class Connection(RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        log.warning("connection_broke", what=shortened(str(args[0])), exc_info=kw.get("exc_info"))
+        error = kw.get("exc_info")
+        if isinstance(error, RequestPayloadError):  # aiohttp drains what a client sent badly
+            log.info("request_unreadable", error=shortened(str(error)))
+        else:
+            log.warning("connection_broke", what=shortened(str(args[0])), exc_info=error)
 
     def is_peer_gone(self) -> bool:
         """Whether a Unix peer has closed both ways: a half-close alone is no POLLHUP."""
@@ -171,12 +179,18 @@ class Connection(RequestHandler):
         poll.register(self._own.get_extra_info("socket").fileno(), 0)
         return bool(poll.poll(0))
 
+    def refuse(self) -> None:
+        """There are too many connections, and all are busy."""
+        self._write_error(503, "too many connections: all are busy")
+        self.force_close()
+
     def cut(self) -> None:
         """Close without waiting for the client to read what is left."""
         if self._own is not None:
             self._own.abort()
 
-    def _is_busy(self) -> bool:
+    @property
+    def is_busy(self) -> bool:
         """Whether a request is being answered, or waits for that."""
         return bool(self._messages) or self._waiter is None or self._waiter.done()
 
@@ -199,18 +213,22 @@ class Connection(RequestHandler):
 
     def _headers_are_late(self) -> None:
         self._headers_timer = None
-        if self._is_busy():
+        if self.is_busy:
             self.close()  # after the answer that is under way
         else:
             self._say_and_close(408, f"the request took more than {self.limits.headers:g} s to arrive")
 
     def _say_and_close(self, status: int, message: str) -> None:
-        if self.transport is not None and not self._is_busy():
+        if not self.is_busy:
+            self._write_error(status, message)
+        self.force_close()
+        self._watch_unread()
+
+    def _write_error(self, status: int, message: str) -> None:
+        if self.transport is not None:
             body = error_body(message)
             head = f"HTTP/1.1 {status} Refused\r\nContent-Type: application/json\r\nConnection: close\r\n"
             self.transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        self.force_close()
-        self._watch_unread()
 
     def _watch_unread(self) -> None:
         if self._unread_timer is None and self._own is not None and self._own.get_write_buffer_size():

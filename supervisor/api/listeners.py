@@ -21,7 +21,7 @@ from supervisor.domain.catalog import Socket, Tcp, Tls
 from supervisor.domain.errors import AlreadyRunning, Cannot
 
 _LONGEST_PATH: Final = 107
-_BACKLOG: Final = 512
+BACKLOG: Final = 512
 
 
 class Lock:
@@ -114,7 +114,7 @@ def bind_unix(settings: Socket) -> tuple[socket.socket, tuple[int, int]]:
         if group is not None:
             os.chown(path, -1, group, follow_symlinks=False)
         path.chmod(settings.mode)
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
         return sock, _identity(path.lstat())
     except OSError as error:
         sock.close()
@@ -198,7 +198,7 @@ def _bound(family: int, where: tuple[object, ...]) -> socket.socket:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(where)
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise Cannot(f"cannot listen on tcp {where[0]}:{where[1]}: {error.strerror}") from error

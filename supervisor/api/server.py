@@ -6,7 +6,7 @@ the socket's path in listeners.py.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import socket
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,11 +14,11 @@ import structlog
 from aiohttp.web_protocol import RequestPayloadError
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
-from aiohttp.web_server import Server as HttpServer
 
 from supervisor.api import listeners, routes
 from supervisor.api.calls import Answer, Call, Endings, Reply, Stream, Text, refusal, rendered
 from supervisor.api.connection import JSON_HEADERS, Connection, Limits, caller_of
+from supervisor.api.connections import Connections
 from supervisor.domain.catalog import Settings
 from supervisor.domain.errors import BadRequest, PlugindError, TooLarge
 from supervisor.domain.names import Seconds
@@ -35,10 +35,12 @@ class Server:
         self._settings = settings
         self._limits = limits or Limits()
         self._endings = Endings()
-        self._http: _Connections | None = None
+        self._http: Connections | None = None
         self._lock: listeners.Lock | None = None
         self._unix: asyncio.Server | None = None
         self._identity = (0, 0)
+        self._listening: list[socket.socket] = []
+        """The Unix socket first."""
         self._tcp: list[asyncio.Server] = []
         self._watcher: asyncio.Task[None] | None = None
 
@@ -54,7 +56,7 @@ class Server:
             AlreadyRunning: Another daemon has the socket; names its pid.
             Cannot: An address cannot be used.
         """
-        self._http = _Connections(self._handle, self._limits)
+        self._http = Connections(self._handle, self._limits)
         path = Path(self._settings.socket.path)
         listeners.check_path(str(path))
         try:
@@ -75,6 +77,7 @@ class Server:
             await asyncio.wait([self._watcher])
         for server in [*self._tcp, *([self._unix] if self._unix is not None else [])]:
             server.close()
+        self._listening = []
         if self._unix is not None and listeners.is_ours(self._settings.socket.path, self._identity):
             listeners.remove(self._settings.socket.path)
         if self._http is not None:
@@ -91,8 +94,11 @@ class Server:
         sock, self._identity = listeners.bind_unix(self._settings.socket)
         before, self._unix = (
             self._unix,
-            await asyncio.get_running_loop().create_unix_server(self._http, sock=sock, backlog=512),
+            # asyncio accepts `backlog` at once, and logs as many tracebacks when descriptors run out
+            await asyncio.get_running_loop().create_unix_server(self._http, sock=sock, backlog=1),
         )
+        self._listening = [sock, *self._listening[1:]]
+        self._listen_long()
         if before is not None:
             before.close()
 
@@ -103,7 +109,14 @@ class Server:
         socks, tls = listeners.bind_tcp(self._settings.tcp)
         loop = asyncio.get_running_loop()
         for sock in socks:
-            self._tcp.append(await loop.create_server(self._http, sock=sock, ssl=tls, backlog=512))
+            self._tcp.append(await loop.create_server(self._http, sock=sock, ssl=tls, backlog=1))
+        self._listening += socks
+        self._listen_long()
+
+    def _listen_long(self) -> None:
+        """Give the sockets their real backlog; asyncio sets its own whenever it begins to accept."""
+        for sock in self._listening:
+            sock.listen(listeners.BACKLOG)
 
     async def _watch_path(self) -> None:
         """Bind again when the path vanishes, e.g. by a cleaner of /run."""
@@ -111,6 +124,7 @@ class Server:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.Event().wait(), self._limits.recheck)
+            self._listen_long()
             if listeners.is_ours(self._settings.socket.path, self._identity):
                 told = ""
                 continue
@@ -218,6 +232,8 @@ class Server:
         except TimeoutError as error:
             raise BadRequest(f"cannot read the body: it took more than {self._limits.body:g} s") from error
         except (RequestPayloadError, ConnectionError) as error:
+            request.content.feed_eof()  # or aiohttp would wait for the rest
+            request.protocol.close()
             raise BadRequest("cannot read the body: it ends early or is not well-formed") from error
         return bytes(body)
 
@@ -237,7 +253,7 @@ class Server:
             headers={**JSON_HEADERS, "Content-Type": reply.content_type, **reply.headers}
         )
         connection = request.protocol
-        assert isinstance(connection, Connection)  # noqa: S101 - _Connections makes no others
+        assert isinstance(connection, Connection)  # noqa: S101 - Connections makes no others
         await response.prepare(request)
         connection.is_streaming = True
         try:
@@ -265,22 +281,3 @@ class Server:
             if heartbeat is not None:
                 await response.write(heartbeat)
         raise ConnectionResetError
-
-
-class _Connections(HttpServer):
-    """aiohttp's low-level server, with our connections."""
-
-    def __init__(self, handler: Callable[[BaseRequest], Awaitable[StreamResponse]], limits: Limits) -> None:
-        super().__init__(handler)
-        self._limits = limits
-
-    def __call__(self) -> Connection:
-        return Connection(self, loop=self._loop, limits=self._limits)
-
-    async def close(self, grace: Seconds) -> None:
-        ours = [connection for connection in self.connections if isinstance(connection, Connection)]
-        # a second more: at `grace` the waits end by themselves, and say 202
-        await self.shutdown(grace + 1)
-        for connection in ours:
-            connection.cut()
-        await asyncio.gather(*(connection.lost.wait() for connection in ours))

@@ -1,5 +1,4 @@
 """Who owns the socket's path, and with which mode it comes into being."""
-# ruff: noqa: ASYNC240 - one file in /tmp holds up nobody in a test
 
 import asyncio
 import os
