@@ -57,9 +57,30 @@ def usage_of(pid: int) -> tuple[float, int] | None:
     return sum(map(int, fields[_CPU])) / _TICKS, int(fields[_MEMORY]) * _PAGE
 
 
+def children_of(pid: int) -> list[int]:
+    """The children of every thread of `pid`; none if it is gone.
+
+    Source: proc(5) /proc/PID/task/TID/children.
+    """
+    try:
+        threads = os.listdir(f"/proc/{pid:d}/task")  # noqa: PTH208 - names, on the path of every kill
+    except OSError:
+        return []
+    return [child for thread in threads for child in children_of_thread(pid, thread)]
+
+
+def children_of_thread(pid: int, thread: int | str) -> list[int]:
+    """The children that one thread started, or that came to it as orphans."""
+    try:
+        with open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as file:  # noqa: PTH123 - the same
+            return list(map(int, file.readall().split()))
+    except OSError:
+        return []
+
+
 def _stat(pid: int) -> list[bytes] | None:
     try:
-        with Path(f"/proc/{pid:d}/stat").open("rb", buffering=0) as file:
+        with open(f"/proc/{pid:d}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - on the path of every start
             text = file.read(4096)
     except (FileNotFoundError, ProcessLookupError):  # the second: it ended between open and read
         return None

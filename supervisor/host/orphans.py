@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from supervisor.domain.names import InstanceId
+from supervisor.domain.names import InstanceId, Seconds
+from supervisor.host.identity import children_of
 from supervisor.host.processes import Children, reap_orphan
 
 MARK_VARIABLE: Final = "PLUGIND_INSTANCE"
 _NO_LIMIT: Final = 1 << 20
+TOGETHER: Final[Seconds] = 0.001
+"""At most one look in this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,33 +68,35 @@ class Orphans:
     def __init__(self, children: Children) -> None:
         self._children = children
         self._waiting: dict[Mark, list[asyncio.Future[list[int]]]] = {}
+        self._looked: Seconds = 0.0
 
     async def of(self, mark: Mark) -> list[int]:
         """Pids of living orphans of the instance; zombies among them are reaped."""
         loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._look)
+        if not self._waiting:  # at once, but in a busy time once for all that end meanwhile
+            loop.call_at(max(loop.time(), self._looked + TOGETHER), self._look)
         found: asyncio.Future[list[int]] = loop.create_future()
         self._waiting.setdefault(mark, []).append(found)
         return await found
 
     def _look(self) -> None:
         waiting, self._waiting = self._waiting, {}
+        self._looked = asyncio.get_running_loop().time()
         found: dict[Mark, list[int]] = {mark: [] for mark in waiting}
         by_number = {mark.number: mark for mark in waiting if mark.number}
         by_name = {mark.instance: mark for mark in waiting}
         by_session = {mark.session: mark for mark in waiting if mark.session}
-        ours = children_of(os.getpid())
-        for pid in ours:
-            if not self._children.is_main(pid) and not reap_orphan(pid):
+        ours = self._children.all()
+        for pid in self._children.others(ours):
+            if not reap_orphan(pid):
                 mark = _whose(pid, by_number, by_name, by_session)
                 if mark is not None:
                     found[mark].append(pid)
         adopted = {mark.instance: mark for mark in waiting if mark.adopted}
         if adopted:
-            for pid in _all_pids() - set(ours):
+            for pid in self._children.others(_all_pids() - set(ours)):
                 mark = adopted.get(instance_of(pid) or InstanceId(""))
-                if mark is not None and not self._children.is_main(pid):
+                if mark is not None:
                     found[mark].append(pid)
         for mark, futures in waiting.items():
             for future in futures:
@@ -115,25 +120,6 @@ def _whose(
         return by_session.get(os.getsid(pid))
     except OSError:
         return None
-
-
-def children_of(pid: int) -> list[int]:
-    """The children of every thread of `pid`; none if it is gone.
-
-    Source: proc(5) /proc/PID/task/TID/children.
-    """
-    found: list[int] = []
-    try:
-        threads = os.listdir(f"/proc/{pid:d}/task")  # noqa: PTH208 - names, on the path of every kill
-    except OSError:
-        return []
-    for thread in threads:
-        try:
-            with Path(f"/proc/{pid:d}/task/{thread}/children").open("rb", buffering=0) as file:
-                found.extend(map(int, file.readall().split()))
-        except OSError:
-            continue
-    return found
 
 
 def descendants(pids: Iterable[int]) -> Iterator[int]:

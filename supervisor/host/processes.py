@@ -7,12 +7,12 @@ pidfd whose process was compared by its start ticks after the pidfd was opened.
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from supervisor.domain.errors import Cannot
 from supervisor.domain.events import Exit
-from supervisor.host.identity import is_alive, start_ticks
+from supervisor.host.identity import children_of_thread, is_alive, start_ticks
 
 ORPHANS_SOON: Final = 1.0
 """Seconds until zombies that are nobody's main process are reaped: they cost a table entry, no more."""
@@ -171,8 +171,14 @@ class Children:
         main.close()
         self._noticed()
 
-    def is_main(self, pid: int) -> bool:
-        return pid in self._mains
+    def all(self) -> list[int]:
+        """Children of plugind: it forks in its main thread only, and orphans come to that one too."""
+        own = os.getpid()
+        return children_of_thread(own, own)
+
+    def others(self, pids: Iterable[int]) -> list[int]:
+        """Those of `pids` that are no main process."""
+        return [pid for pid in pids if pid not in self._mains]
 
     def _noticed(self) -> None:
         if self._sweep is None:
