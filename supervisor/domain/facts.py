@@ -34,6 +34,7 @@ from supervisor.domain.moves import (
     gone,
     joined,
     kill,
+    other_than,
     settle,
     survived,
     then_queued,
@@ -82,16 +83,17 @@ def proved(mount: Mount) -> Mount:
 def on_probation(mount: Mount, current: Replacement, now: Seconds) -> Moved:
     """A new version has proved itself when `reload.watch` is over; until then the former one is good."""
     instance, policy = mount.running, mount.policies.reload
-    proven = current.fallback is None or instance.launch == mount.good
+    fallback = other_than(instance.launch, current.fallback, mount.good)
+    proven = fallback is None or instance.launch == mount.good
     if proven or not policy.rollback or not policy.watch:
         return replace(mount, good=instance.launch), ()
-    watched = replace(current, commands=(), told=current.told + current.commands)
+    watched = replace(current, fallback=fallback, commands=(), told=current.told + current.commands)
     return replace(mount, watched=watched), (SetTimer("watch", instance.generation, now + policy.watch),)
 
 
 def _unasked(mount: Mount, launch: Launch, now: Seconds) -> Replacement:
     """For an instance that nobody waits for: adopted, or started again after a crash."""
-    return Replacement((), launch, now, fallback=mount.good if mount.good != launch else None)
+    return Replacement((), launch, now, fallback=other_than(launch, mount.good))
 
 
 def adopted(mount: Mount, event: Adopted, now: Seconds) -> Moved:
@@ -196,7 +198,7 @@ def exited_while_ready(mount: Mount, event: Exited, now: Seconds) -> Moved:
 def promote(mount: Mount, second: Instance, current: Replacement, now: Seconds) -> Moved:
     """start_first: the first one died while the second was starting; the second is all there is."""
     if mount.watched is not None:  # the first had not proved itself yet: it is nothing to fall back to
-        fallback = mount.watched.fallback if mount.watched.fallback != second.launch else None
+        fallback = other_than(second.launch, mount.watched.fallback, mount.good)
         current = replace(current, fallback=fallback)
     alone = replace(
         mount,

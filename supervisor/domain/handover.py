@@ -96,7 +96,7 @@ def _send_away(mount: Mount, reason: str, now: Seconds) -> Moved:
 
 
 def _failing(mount: Mount, reason: str) -> Mount:
-    if mount.current is None or mount.current.failure is not None:
+    if mount.current is None or not mount.second_is_coming:
         return mount
     return replace(mount, current=replace(mount.current, failure=reason, failed=mount.incoming))
 

@@ -222,10 +222,14 @@ def then_queued(mount: Mount, actions: tuple[Action, ...], now: Seconds) -> Move
 
 def fallback_for(mount: Mount, launch: Launch) -> Launch | None:
     """What ran before and worked, where it is another one than `launch`."""
-    running = mount.instance.launch if mount.phase is Phase.READY and mount.instance else mount.good
-    if running == launch and mount.watched is not None:
-        return mount.watched.fallback
-    return running if running != launch else None
+    running = mount.running.launch if mount.phase is Phase.READY else None
+    unproved = mount.watched.fallback if mount.watched else None
+    return other_than(launch, running, unproved, mount.good)
+
+
+def other_than(launch: Launch, *others: Launch | None) -> Launch | None:
+    """The first of `others` that there is and that is not the one that may not work."""
+    return next((other for other in others if other is not None and other != launch), None)
 
 
 def joined(mount: Mount, first: Replacement | None, second: Replacement) -> Replacement:
@@ -233,12 +237,11 @@ def joined(mount: Mount, first: Replacement | None, second: Replacement) -> Repl
     if first is None:
         return second
     # the first may have had nothing to fall back to only because it was the version that ran
-    others = (other for other in (first.fallback, mount.good) if other not in {None, second.launch})
     return replace(
         second,
         commands=first.commands + second.commands,
         since=first.since,
-        fallback=next(others, None),
+        fallback=other_than(second.launch, first.fallback, mount.good),
         old=first.old,
     )
 

@@ -114,7 +114,14 @@ Happening = tuple[str, Any]
 class World:
     """One mount, what runs of it, the timers, and every command with its answers."""
 
-    def __init__(self, policies: Policies, *, bad: frozenset[str] = frozenset(), keep: bool = True) -> None:
+    def __init__(
+        self,
+        policies: Policies,
+        *,
+        keep: bool = True,
+        bad: frozenset[str] = frozenset(),
+        flaky: frozenset[str] = frozenset(),
+    ) -> None:
         self.mount = Mount(KEY, policies)
         self.now = 100.0
         self.steps = 0
@@ -124,6 +131,9 @@ class World:
         self.failures = 0
         self.spawns = 0
         self.bad = bad
+        """Versions that are never ready."""
+        self.flaky = flaky
+        """Versions that die right after they were ready."""
         self.story: list[str] = []
         self._keep = keep
 
@@ -144,14 +154,13 @@ class World:
         """What the OS may do now; a survivor's tree and a killed one's go when they like."""
         found: list[Happening] = []
         for generation, process in self.processes.items():
-            works = process.instance.launch.version not in self.bad
             if process.state == SPAWNING:
                 found.append(("spawned", generation))
                 found.append(("spawn_failed", generation))
                 continue
             if process.state == ALIVE:
                 found.append(("exited", generation))
-                if not process.ready and works:
+                if not process.ready:
                     found.append(("ready", generation))
                 if not process.unhealthy:
                     found.append(("unhealthy", generation))
@@ -160,6 +169,8 @@ class World:
             if process.killed:
                 found.append(("tree_gone", generation))
                 found.append(("survived", generation))
+            elif process.survived:
+                found.append(("tree_gone", generation))
         if self.timers:
             found.append(("timer", min(self.timers, key=lambda key: (self.timers[key], key))))
         return found
@@ -168,10 +179,12 @@ class World:
         """Of the facts, those by which things come to an end: no failures but of a bad version."""
         found: list[Happening] = []
         for generation, process in self.processes.items():
-            works = process.instance.launch.version not in self.bad
+            version = process.instance.launch.version
             if process.state == SPAWNING:
                 found.append(("spawn_failed" if process.unwanted else "spawned", generation))
-            elif process.state == ALIVE and not works:
+            elif process.state == ALIVE and (
+                version in self.bad or (version in self.flaky and process.ready)
+            ):
                 found.append(("exited", generation))
             elif process.killed:
                 found.append(("tree_gone", generation))
@@ -504,11 +517,56 @@ def one_sequence(seed: int, length: int = 24, *, keep: bool = False) -> World:
     return world
 
 
-def told(seed: int, length: int = 24) -> str:
+STAYS_UP = tuple(
+    replace(policies, restart=RestartPolicy(policy=restart))  # type: ignore[arg-type]
+    for policies in POLICIES
+    for restart in ("always", "on-failure", "never")
+    if policies.reload.rollback and policies.reload.watch
+)
+
+
+def one_sequence_with_bad_versions(seed: int, length: int = 40, *, keep: bool = False) -> World:
+    """v1 always works, v2 and v3 never do: whatever is asked for in whatever order, v1 is what runs.
+
+    Raises:
+        Broken: With the seed.
+    """
+    random = Random(seed)
+    bad = frozenset(version for version in ("v2", "v3") if random.random() < 0.5)
+    world = World(random.choice(STAYS_UP), keep=keep, bad=bad, flaky=frozenset({"v2", "v3"}) - bad)
+    try:
+        world.do(("start", V1))
+        while world.mount.phase is not Phase.READY:
+            world.do(random.choice(world.peaceful()))
+        for _ in range(length):
+            options = world.peaceful()
+            if options and random.random() < 0.7:
+                world.do(random.choice(options), success=random.random() < 0.3)
+            elif world.mount.told_to_stop:
+                world.do(("start", random.choice((V1, V2, V3))))
+            else:
+                world.do(
+                    random.choice([("reload", launch) for launch in (V1, V2, V3)] * 3 + [("stop", BY_HAND)])
+                )
+            require(world.mount.good == V1, "what last worked is forgotten")
+        world.come_to_rest()
+        if not world.mount.told_to_stop:
+            require(world.mount.phase is Phase.READY, f"a bad version left the mount {world.mount.phase}")
+            require(world.mount.running.launch == V1, "a bad version stayed")
+    except Exception as broken:
+        broken.add_note(f"seed {seed}")
+        raise
+    return world
+
+
+PLAYS = {"any": one_sequence, "bad": one_sequence_with_bad_versions}
+
+
+def told(play: str, seed: int, length: int) -> str:
     """The story of the sequence of `seed`, for people."""
     world = World(POLICIES[0])
     try:
-        world = one_sequence(seed, length, keep=True)
+        world = PLAYS[play](seed, length, keep=True)
     except Exception as broken:
         frame = broken.__traceback__
         while frame is not None:
@@ -529,11 +587,13 @@ def shown(story: str) -> str:
 COMMANDS: tuple[Happening, ...] = (("start", V1), ("stop", BY_HAND), ("reload", V2), ("reload", V3))
 
 
-def exhaustive(length: int, policies: Policies) -> int:
+def exhaustive(length: int, policies: Policies, *, ready: bool) -> int:
     """Everything that can happen to a started mount, up to `length` steps; how many sequences there are."""
     count = 0
     start = World(policies)
     start.do(("start", V1))
+    if ready:
+        start.come_to_rest()
     level = [start]
     for depth in range(length):
         following: list[World] = []
@@ -553,25 +613,31 @@ def exhaustive(length: int, policies: Policies) -> int:
     return count
 
 
+def all_sequences(length: int) -> int:
+    return sum(
+        exhaustive(length, policies, ready=ready)
+        for policies in (POLICIES[0], POLICIES[len(POLICIES) // 2])
+        for ready in (False, True)
+    )
+
+
 def main(arguments: list[str]) -> int:
     began = time.monotonic()
     if arguments[:1] == ["--exhaustive"]:
         length = int(arguments[1])
-        count = sum(exhaustive(length, policies) for policies in (POLICIES[0], POLICIES[12]))
-        print(f"{count} sequences of up to {length} steps: ok ({time.monotonic() - began:.1f} s)")
+        print(f"{all_sequences(length)} sequences of {length} steps: ok ({time.monotonic() - began:.1f} s)")
         return 0
     number, seed = int(arguments[0]), int(arguments[1])
-    length = int(arguments[2]) if len(arguments) > 2 else 24  # noqa: PLR2004
+    length = int(arguments[2]) if len(arguments) > 2 else 24
     steps = 0
     for each in range(seed, seed + number):
+        play = "bad" if each % 4 == 0 else "any"
         try:
-            steps += one_sequence(each, length).steps
+            steps += PLAYS[play](each, length).steps
         except Exception as broken:  # noqa: BLE001 - the seed is told, whatever it is
-            print(told(each, length))
-            print(
-                f"{type(broken).__name__}: {broken}\nafter {each - seed + 1} sequences; "
-                f"again with: {sys.argv[0]} 1 {each} {length}"
-            )
+            print(told(play, each, length))
+            print(f"{type(broken).__name__}: {broken}")
+            print(f"after {each - seed + 1} sequences; again with: {sys.argv[0]} 1 {each} {length}")
             return 1
     print(f"{number} sequences, {steps} steps: ok ({time.monotonic() - began:.1f} s)")
     return 0
