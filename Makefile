@@ -14,7 +14,7 @@ help:                ## Say what there is to make
 
 run: $(VENV)/ready $(RUN)/plugind.yaml  ## Run the daemon in the foreground with config/catalog.yaml
 	@chmod -R g-w,o-w plugins
-	@sh config/announce.sh $(RUN)/control.sock $(VENV)/bin/pluginctl & exec $(VENV)/bin/plugind --config $(RUN)/plugind.yaml
+	@sh config/announce.sh $(RUN)/control.sock $(VENV)/bin/pluginctl $$$$ & exec $(VENV)/bin/plugind --config $(RUN)/plugind.yaml
 
 demo: $(VENV)/ready  ## Tell the whole story once, on a copy, without a second terminal
 	@chmod -R g-w,o-w plugins

@@ -1,9 +1,8 @@
 #!/bin/sh
-# For `make run`: once the control socket answers, say where it is and what to try next.
-socket=$1 pluginctl=$2 tries=0
-while ! "$pluginctl" --socket "$socket" status >/dev/null 2>&1; do
-  tries=$((tries + 1))
-  [ "$tries" -lt 100 ] || exit 0
+# For `make run`: once this plugind answers, say where it is and what to try next. Ends when it ends.
+socket=$1 pluginctl=$2 pid=$3
+until "$pluginctl" --socket "$socket" status --verbose 2>/dev/null | grep -q "^plugind .*, pid $pid\$"; do
+  kill -0 "$pid" 2>/dev/null || exit 0
   sleep 0.1
 done
 cat <<END

@@ -216,7 +216,7 @@ def print_report(session: Session, data: Row) -> int:
 def report(data: Row, look: Look) -> str:
     """A table of the mounts, what went wrong with each, and a line that sums it up."""
     rows = rows_of(data, "mounts")
-    shown = [row for row in rows if row.get("result") != "unchanged"]
+    shown = [row for row in rows if row.get("result") != "unchanged" or data.get("dry_run")]
     text = results_table(shown, look) if shown else ""
     text += "".join(result_trouble(row, look) for row in shown if row.get("result") in BAD)
     for node, error in _nodes(data):

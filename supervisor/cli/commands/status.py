@@ -91,14 +91,19 @@ def _line(row: Row, now: datetime) -> list[Cell]:
 def _note(row: Row) -> str:
     """What is wrong comes first: the end may not fit on the line."""
     notes: list[str] = []
-    if row.get("stopped_by"):
-        notes.append(f"stopped by {row['stopped_by']}")
-    if row.get("reason"):
-        notes.append(str(row["reason"]))
+    reason = str(row.get("reason") or "")
+    stopped, rolled_back = (
+        f"stopped by {row.get('stopped_by')}",
+        f"rolled back from {row.get('rolled_back_from')}",
+    )
+    if row.get("stopped_by") and stopped not in reason:  # a reason that says it as well says more
+        notes.append(stopped)
+    if reason:
+        notes.append(reason)
     elif row.get("last_exit") and row.get("state") in {"backoff", "failed"}:
         notes.append(f"last: {row['last_exit']}")
-    if row.get("rolled_back_from"):
-        notes.append(f"rolled back from {row['rolled_back_from']}")
+    if row.get("rolled_back_from") and rolled_back not in reason:
+        notes.append(rolled_back)
     version, pinned = row.get("version"), row.get("pinned_version")
     if row.get("has_own_version"):
         notes.append("own version")

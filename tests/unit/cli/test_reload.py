@@ -136,6 +136,16 @@ def test_every_option_is_sent_as_its_key(daemon, pluginctl) -> None:
     }
 
 
+def test_a_rehearsal_shows_what_would_become_of_each_mount(daemon, pluginctl) -> None:
+    would = a_result(result="unchanged", old_pid=None, new_pid=None, down_seconds=None)
+    daemon.answer(RELOAD, a_report(would, dry_run=True))
+
+    outcome = pluginctl("reload", "auth/mock-plugin", "--dry-run")
+
+    assert "v1.0.0 → v1.1.0" in outcome.out
+    assert outcome.out.endswith("dry run: 1 unchanged in 1.24s\n")
+
+
 def test_mounts_are_named_in_any_spelling_of_one_namespace(daemon, pluginctl) -> None:
     daemon.answer("POST sys/plugins/reload/backend", a_report(a_result()))
 

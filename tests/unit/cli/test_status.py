@@ -78,6 +78,18 @@ def test_a_line_for_each_mount_says_what_runs_and_where_it_drifts(daemon, plugin
     )
 
 
+def test_what_the_reason_says_already_is_not_said_twice(daemon, pluginctl) -> None:
+    given(
+        daemon,
+        a_row("auth/x", rolled_back_from="v1.1.0", reason="rolled back from v1.1.0: exit 1"),
+        a_row("auth/off", stopped_by="uid 0", reason="stopped by uid 0"),
+    )
+
+    out = pluginctl("status").out
+
+    assert (out.count("rolled back from"), out.count("stopped by")) == (1, 1)
+
+
 def test_status_is_what_happens_without_a_command(daemon, pluginctl) -> None:
     given(daemon, a_row())
 
