@@ -50,7 +50,7 @@ class Limits:
     patience: Seconds = 50.0
     """Before a reload is answered 202: `bao` gives up at 60."""
     connections: int = 500
-    """At most; where descriptors are few, a quarter of them. The one idle longest makes room."""
+    """At most; where descriptors are few, a quarter of them. The one that waits longest makes room."""
     recheck: Seconds = 2.0
     """Between looks at whether the socket's path is still ours."""
     body_bytes: int = 1 << 20
@@ -89,7 +89,7 @@ class Connection(RequestHandler):
         self.peer = Caller()
         self.is_streaming = False
         self.lost = asyncio.Event()
-        self.active_at = loop.time()
+        self._waits_since = loop.time()
         self._own: asyncio.Transport | None = None
         self._headers_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
@@ -112,7 +112,6 @@ class Connection(RequestHandler):
             handler.cancel()  # only streams: a reload goes on without its client
 
     def data_received(self, data: bytes) -> None:
-        self.active_at = self._loop.time()
         try:
             super().data_received(data)
         except Exception as error:  # noqa: BLE001 - the edge; e.g. int() of a Content-Length of 8,000 digits
@@ -145,6 +144,7 @@ class Connection(RequestHandler):
         if self._is_half_closed and not self._messages:
             self.close()
         self._watch_unread()
+        self._waits_since = self._loop.time()
         return result
 
     def handle_error(
@@ -188,6 +188,14 @@ class Connection(RequestHandler):
         """Close without waiting for the client to read what is left."""
         if self._own is not None:
             self._own.abort()
+
+    @property
+    def standing(self) -> tuple[bool, bool, Seconds]:
+        """The least of the waiting ones is the first to go: strangers, and who never sent a whole request.
+
+        Bytes of a request do not count as activity: that is what an attacker has plenty of.
+        """
+        return self.peer.trusted, self._request_count > 0, self._waits_since
 
     @property
     def is_busy(self) -> bool:

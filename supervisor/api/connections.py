@@ -24,16 +24,19 @@ class Connections(HttpServer):
         return Connection(self, loop=self._loop, limits=self._limits)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        """Keep the number of connections within the limit: idle ones make room, busy ones stay."""
+        """Keep the number of connections within the limit: idle ones make room, busy ones stay.
+
+        root and our own user are never turned away.
+        """
         super().connection_made(handler, transport)
         most = max(8, min(self._limits.connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
         if len(self._connections) <= most:
             return
         ours = [one for one in self.connections if isinstance(one, Connection) and one is not handler]
-        idle = min((one for one in ours if not one.is_busy), key=lambda one: one.active_at, default=None)
-        if idle is not None:
-            idle.force_close()
-        elif isinstance(handler, Connection):
+        waiting = [one for one in ours if not one.is_busy]
+        if waiting:
+            min(waiting, key=lambda one: one.standing).force_close()
+        elif isinstance(handler, Connection) and not handler.peer.trusted:
             handler.refuse()
 
     async def close(self, grace: Seconds) -> None:

@@ -21,7 +21,7 @@ from supervisor.domain.catalog import Socket, Tcp, Tls
 from supervisor.domain.errors import AlreadyRunning, Cannot
 
 _LONGEST_PATH: Final = 107
-BACKLOG: Final = 512
+BACKLOG: Final = 4096
 
 
 class Lock:

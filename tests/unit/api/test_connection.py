@@ -192,9 +192,26 @@ async def test_too_many_idle_clients_make_room_and_busy_ones_stay(serve: Any, no
         writer.close()
 
 
-async def test_a_client_too_many_is_told_when_all_are_busy(serve: Any, node: Any) -> None:
+async def test_a_client_that_sends_bytes_is_not_kept_for_that(serve: Any, as_uid: Any) -> None:
+    as_uid(1000)
+    served = await serve(dataclasses.replace(QUICK, headers=5, connections=8))
+    slow = [await served.connect() for _ in range(8)]
+    for _, writer in slow:
+        writer.write(b"GET /v1/sys/hea")
+
+    answers = [await served.ask("GET", "/v1/sys/health") for _ in range(20)]
+
+    assert {answer.status for answer in answers} == {200}
+    for _, writer in slow:
+        writer.close()
+
+
+async def test_a_client_too_many_is_told_when_all_are_busy(
+    serve: Any, node: Any, as_uid: Any, rule: Any
+) -> None:
+    as_uid(1000)
     node.finishes_at_once = False
-    served = await serve(dataclasses.replace(QUICK, connections=8))
+    served = await serve(dataclasses.replace(QUICK, connections=8), access=[rule(uid=1000, may="reload")])
     busy = []
     for _ in range(8):
         node.asked.clear()
