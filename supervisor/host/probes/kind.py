@@ -164,7 +164,9 @@ async def pause(seconds: Seconds) -> None:
 
 def reason(error: OSError) -> str:
     """`connection refused`: asyncio puts its own text where strerror should be."""
-    return os.strerror(error.errno).lower() if error.errno else str(error)
+    if error.errno is None or error.errno <= 0:  # the resolver's numbers are negative
+        return (error.strerror or str(error)).lower()
+    return os.strerror(error.errno).lower()
 
 
 def attempt_limit(probe: Probe) -> Seconds:

@@ -1,7 +1,5 @@
 """Reload reports survive restarts, torn lines and full disks; the file stays small (ST1)."""
 
-# ruff: noqa: ASYNC240 - files of the test alone: nobody waits for the loop
-
 import asyncio
 import errno
 import os

@@ -1,7 +1,5 @@
 """What outlives a reboot: on disk when it was flushed, usable when it is damaged (ST1, ST2)."""
 
-# ruff: noqa: ASYNC240 - files of the test alone: nobody waits for the loop
-
 import asyncio
 import errno
 import os
