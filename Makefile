@@ -6,6 +6,8 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SYSTEM := curl
+# plugind runs nothing that others may write, and a umask of 002 leaves a clone so.
+SAFE   := chmod g-w,o-w . && chmod -R g-w,o-w plugins
 
 .PHONY: run demo test check bench install clean digests help
 
@@ -13,15 +15,15 @@ help:                ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: $(VENV)/ready $(RUN)/plugind.yaml  ## Run the daemon in the foreground with config/catalog.yaml
-	@chmod -R g-w,o-w plugins
+	@$(SAFE)
 	@sh config/announce.sh $(RUN)/control.sock $(VENV)/bin/pluginctl $$$$ & exec $(VENV)/bin/plugind --config $(RUN)/plugind.yaml
 
 demo: $(VENV)/ready  ## Tell the whole story once, on a copy, without a second terminal
-	@chmod -R g-w,o-w plugins
+	@$(SAFE)
 	@sh docs/demo.sh $(VENV)/bin
 
 test: $(VENV)/ready-dev system  ## Run every test
-	@chmod -R g-w,o-w plugins
+	@$(SAFE)
 	$(VENV)/bin/pytest tests/unit tests/property tests/integration $(PYTEST)
 
 check: $(VENV)/ready-dev  ## Format, lint, types, import contracts, unit and property tests
