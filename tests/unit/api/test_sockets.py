@@ -6,6 +6,7 @@ import socket
 import ssl
 import stat
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -249,21 +250,29 @@ async def test_files_of_tls_that_cannot_be_read_are_an_error(node: Any, socket_p
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
-async def test_the_kernel_says_who_calls(serve: Any, rule: Any) -> None:
-    served = await serve(access=[rule(uid=65534, may="read")])
-    for folder in Path(served.path).parents:
-        if folder.owner() == "root" and str(folder).startswith("/tmp/"):  # noqa: S108 - pytest's own
-            folder.chmod(0o755)
-    Path(served.path).chmod(0o666)
-    url = ["--unix-socket", served.path, "http://x/v1"]
+async def test_the_kernel_says_who_calls(node: Any, rule: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is root's alone, and pytest keeps it so
+        Path(folder).chmod(0o755)
+        served = Served(node, settings_for(f"{folder}/s", access=[rule(uid=65534, may="read")]))
+        await served.server.start()
+        Path(served.path).chmod(0o666)
+        read = await curl_as_nobody(served, "supervisor/instances")
+        stop = await curl_as_nobody(served, "supervisor/stop/kv", "-XPOST")
+        await served.server.stop(0)
 
-    async def curl(*words: str) -> str:
-        process = await asyncio.create_subprocess_exec(
-            "curl", "-sS", *words, stdout=-1, stderr=-1, user=65534, group=65534, extra_groups=[]
-        )
-        out, err = await process.communicate()
-        return (out or err).decode()
+    assert '"instances"' in read
+    assert "permission denied" in stop
+    assert node.audited[0][:2] == ("uid 65534 (curl)", "POST supervisor/stop/kv")
 
-    assert '"instances"' in await curl(*url[:2], url[2] + "/supervisor/instances")
-    assert "permission denied" in await curl("-XPOST", *url[:2], url[2] + "/supervisor/stop/kv")
-    assert served.node.audited[0][:2] == ("uid 65534 (curl)", "POST supervisor/stop/kv")
+
+async def curl_as_nobody(served: Any, path: str, *words: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *("curl", "-sS", "--unix-socket", served.path, f"http://x/v1/{path}", *words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        user=65534,
+        group=65534,
+        extra_groups=[],
+    )
+    out, _ = await process.communicate()
+    return out.decode()
