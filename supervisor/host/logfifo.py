@@ -144,7 +144,7 @@ class Fifo:
             self._is_taking = False
         return data
 
-    def peek(self, scratch: Scratch, most: int = SMALL) -> bytes:
+    def peek(self, scratch: Scratch, most: int) -> bytes:
         """Up to `most` bytes from the front; they stay where they are.
 
         Raises:

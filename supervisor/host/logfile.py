@@ -97,7 +97,7 @@ class LogFile:
             if room > SMALL:
                 asked, is_full = min(most - moved, room - SMALL), False
             else:
-                seen = fifo.peek(scratch)
+                seen = fifo.peek(scratch, min(most - moved, SMALL))
                 if not seen:
                     break
                 asked, is_full = cut(seen, room, must_begin=self._is_within_line() or not self.size)

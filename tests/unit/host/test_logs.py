@@ -243,16 +243,18 @@ def test_a_flood_in_one_mount_takes_one_turn_of_each_round(tmp_path: Path) -> No
     logs._pump.round(0)
     logs._captures[flood].fifo.resize(LARGE)
     with subprocess.Popen(["yes"], stdout=fds[0]) as writer:
-        for number in range(1, 101):
-            logs._pump.round()
-            before = logs._captures[flood].fifo.taken
-            os.write(fds[1], b"a line\n")
-            logs._pump.round()
+        try:
+            for number in range(1, 101):
+                logs._pump.round()
+                before = logs._captures[flood].fifo.taken
+                os.write(fds[1], b"a line\n")
+                logs._pump.round()
 
-            assert logs._captures[quiet].fifo.taken == 7 * number
-            assert logs._captures[flood].fifo.taken - before <= MOST_PER_ROUND
-        writer.kill()
-    logs.stop()
+                assert logs._captures[quiet].fifo.taken == 7 * number
+                assert logs._captures[flood].fifo.taken - before <= MOST_PER_ROUND
+        finally:
+            writer.kill()
+            logs.stop()
 
 
 async def test_without_output_the_pump_has_no_reason_to_wake_up(tmp_path: Path) -> None:
