@@ -223,7 +223,10 @@ async def a_file_of(path: Path, mounts: int) -> bytes:
     return path.read_bytes()
 
 
-async def test_a_file_cut_at_any_byte_costs_only_what_is_behind_the_cut(path: Path) -> None:
+async def test_a_file_cut_at_any_byte_costs_only_what_is_behind_the_cut(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # no power cut here
     whole = await a_file_of(path, 3)
     starts = [0, *(place + 1 for place, byte in enumerate(whole) if byte == ord("\n"))]
 
@@ -254,7 +257,8 @@ async def test_damage_to_one_line_costs_that_mount_only(path: Path) -> None:
     assert Memory(path, nothing_wrong).load() == found
 
 
-async def test_random_damage_never_stops_the_start(path: Path) -> None:
+async def test_random_damage_never_stops_the_start(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # no power cut here
     whole = await a_file_of(path, 3)
     chance = random.Random(7)  # noqa: S311 - damage, no secret
 

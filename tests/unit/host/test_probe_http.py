@@ -19,8 +19,14 @@ class Server:
         """Written one after the other, each as a piece of its own."""
         self.requests: list[bytes] = []
         self.hangs = False
+        self.news = asyncio.Event()
         self.address = ""
         self.tasks: list[asyncio.Task[None] | None] = []
+
+    async def asked(self, times: int) -> None:
+        while len(self.requests) < times:
+            self.news.clear()
+            await self.news.wait()
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.tasks.append(asyncio.current_task())
@@ -33,6 +39,7 @@ class Server:
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+        self.news.set()
         for answer in self.answers:
             writer.write(answer)
             await writer.drain()
@@ -141,11 +148,12 @@ async def test_it_waits_until_the_plugin_is_well(tmp_path: Path) -> None:
     async with listening(Server()) as server:
         server.answers = [b"HTTP/1.1 503 Starting\r\n\r\n"]
         probe = prepare(Probe("http", address=server.address, interval=0.001), str(tmp_path))
-        assert not await is_ready_within(probe, a_subject(tmp_path), 0.1)
-        assert probe.why_not() == f"http {server.address}: it answered 503"
-
-        server.answers = [b"HTTP/1.1 200 OK\r\n\r\n"]
-        assert await is_ready_within(probe, a_subject(tmp_path))
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(probe.wait_ready(a_subject(tmp_path)))
+            await server.asked(3)
+            assert not waiting.done()
+            assert probe.why_not() == f"http {server.address}: it answered 503"
+            server.answers = [b"HTTP/1.1 200 OK\r\n\r\n"]
         probe.close()
 
 

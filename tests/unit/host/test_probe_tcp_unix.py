@@ -39,7 +39,8 @@ async def test_tcp_waits_until_someone_listens(tmp_path: Path) -> None:
         probe = prepare(Probe("tcp", address=address, interval=0.001), str(tmp_path))
 
         assert not await is_ready_within(probe, a_subject(tmp_path), 0.02)
-        assert probe.why_not() == f"tcp {address}: connection refused"
+        with pytest.raises(Cannot, match=f"^tcp {address}: connection refused$"):
+            await probe.check(a_subject(tmp_path))
 
         server.listen()
         assert await is_ready_within(probe, a_subject(tmp_path))

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from supervisor.domain.catalog import FromFile, Identity, Launch, Limits, Listener
 from supervisor.domain.errors import Cannot
 from supervisor.domain.names import InstanceId, MountKey, Namespace, PluginRef, instance_id
+from supervisor.host import records as module
 from supervisor.host.identity import current_boot_id
 from supervisor.host.records import InstanceRecord, InstanceRecords
 
@@ -118,6 +120,7 @@ def test_a_record_cut_at_any_byte_is_set_aside_and_the_others_are_used(
         assert found == [good]
         assert len(troubles) == 1
         assert "set aside as" in troubles[0]
+        shutil.rmtree(folder / "set-aside")
 
 
 def test_random_damage_is_set_aside_or_is_still_a_record_of_this_instance(
@@ -139,6 +142,7 @@ def test_random_damage_is_set_aside_or_is_still_a_record_of_this_instance(
         for record in found:
             assert record.id in {good.id, torn.id}
             assert record.pid is None or record.pid > 1
+        shutil.rmtree(folder / "set-aside", ignore_errors=True)
 
 
 def rewritten(change: Callable[[dict[str, Any]], object]) -> bytes:
@@ -213,16 +217,17 @@ def test_what_is_no_record_at_all_is_set_aside_unread(
 
 
 def test_set_aside_names_never_overwrite_each_other_and_do_not_pile_up(
-    folder: Path, records: InstanceRecords
+    folder: Path, records: InstanceRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(230):
+    monkeypatch.setattr(module, "MOST_SET_ASIDE", 20)
+    for number in range(30):
         path_of(folder, a_record()).write_text(str(number))
         records.load()
 
     kept = names_in(folder / "set-aside")
 
-    assert len(kept) <= 200
-    assert "229" in {(folder / "set-aside" / name).read_text() for name in kept}
+    assert len(kept) <= 20
+    assert "29" in {(folder / "set-aside" / name).read_text() for name in kept}
 
 
 def test_a_crash_between_write_and_rename_leaves_the_old_record_and_no_stray(
