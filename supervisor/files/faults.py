@@ -84,6 +84,7 @@ class Page:
     def mark(self, node: Placed) -> Mark:
         return Mark(self.file, node.line, node.column)
 
-    def unknown(self, node: Placed, what: str, text: str, known: Iterable[str]) -> None:
-        near = self.faults.near(text, known)
+    def unknown(self, node: Placed, what: str, text: str, known: Iterable[str], otherwise: str = "") -> None:
+        """Note a name that there is not, with a near match or what to say without one."""
+        near = self.faults.near(text, known) or otherwise
         self.fault(node, f'unknown {what} "{shortened(text)}"{near}')

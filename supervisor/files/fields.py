@@ -7,7 +7,7 @@ another. The readers of single values are in `values.py`; which keys there are s
 
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as MappingType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from supervisor.domain.names import shortened
 from supervisor.files.faults import Page, Placed
@@ -16,6 +16,17 @@ from supervisor.files.yaml import Broken, Mapping, Node, Scalar, Sequence, is_nu
 T = TypeVar("T")
 Reader: TypeAlias = Callable[[Page, Node], T]
 Table: TypeAlias = MappingType[str, Reader[Any]]
+
+
+_ELSEWHERE: Final = {
+    "plugin": ": it belongs under a mount",
+    "version": ": it belongs under a mount",
+    "pin": ": it belongs under a plugin",
+    "versions": ": it belongs under a plugin",
+    "command": ": it belongs under a version",
+    "sha256": ": it belongs under a version",
+    "mounts": ": it belongs under a namespace",
+}
 
 
 class Wrong(Exception):
@@ -67,7 +78,7 @@ def fields(page: Page, node: Node, what: str, table: Table) -> dict[str, Any]:
     for key, value in mapping(node, what).entries:
         reader = table.get(key.text)
         if reader is None:
-            page.unknown(key, "key", key.text, table)
+            page.unknown(key, "key", key.text, table, _ELSEWHERE.get(key.text, ""))
             continue
         if isinstance(value, Broken):
             continue
@@ -116,7 +127,7 @@ def is_text(page: Page, key: Scalar) -> bool:
 
 
 def _quote_it(node: Scalar, kind: str) -> str:
-    if kind == "nothing" and not node.text:
+    if kind == "nothing":
         return "has no value"
     short = shortened(node.text, 40)
     return f'YAML reads {short} as {kind}: quote it: "{short}"'

@@ -34,7 +34,10 @@ Layer: TypeAlias = MappingType[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """A value that can be found unfit only when the layers are merged, with its place."""
+    """A value that can be found unfit only when the layers are merged, with its place.
+
+    None stands for a value that is already reported, so that nobody misses it as well.
+    """
 
     value: Any
     page: Page = field(compare=False, repr=False)
@@ -63,6 +66,7 @@ _OF_KIND: Final[MappingType[str, tuple[str, ...]]] = {
     "command": ("command",),
 }
 _NEEDED: Final = frozenset({"url", "address", "path", "command"})
+_OF_LIVENESS: Final = frozenset({"interval", "failures"})
 _FIELD_OF: Final = {"url": "address", "path": "address"}
 _BY_KEY: Final = frozenset({"env", "stop", "restart", "reload", "limits"})
 _PROBES: Final = frozenset({"ready", "liveness"})
@@ -99,12 +103,12 @@ def _probe(what: str, table: f.Table) -> f.Reader[dict[str, At]]:
         kind = values.get("kind")
         found: dict[str, At] = {}
         for key, _ in f.mapping(node, what).entries:
-            if key.text not in values:
+            if key.text not in table:
                 continue
             if kind is not None and not _fits(key.text, kind):
                 page.fault(key, _misfit(what, kind, key.text))
             else:
-                found[key.text] = At(values[key.text], page, key)
+                found[key.text] = At(values.get(key.text), page, key)
         return found
 
     return read_probe
@@ -150,7 +154,7 @@ SETTINGS: Final[f.Table] = {
             "backoff": v.duration,
             "max_backoff": v.duration,
             "burst": v.integer(1, 1_000_000),
-            "within": v.positive_duration,
+            "within": v.duration,
         },
     ),
     "reload": f.section(
@@ -233,12 +237,16 @@ def policies_of(page: Page, place: Placed, layer: Layer) -> Policies:
 
 def _ready(page: Page, place: Placed, what: str, values: MappingType[str, At]) -> Probe:
     kind = values["kind"].value if "kind" in values else "exec"
+    if kind is None:
+        return Probe()
     for key in _OF_KIND[kind]:
         if key in _NEEDED and key not in values:
             at = values.get("kind", At(None, page, place))
             at.page.fault(at.node, f'{what} of kind {kind} needs the key "{key}"')
     found: dict[str, Any] = {}
     for key, at in values.items():
+        if at.value is None:
+            continue
         if _fits(key, kind):
             found[_FIELD_OF.get(key, key)] = at.value
         else:
@@ -257,8 +265,8 @@ def _liveness(page: Page, place: Placed, values: MappingType[str, At] | None) ->
     if kind.value == "exec":
         kind.page.fault(kind.node, "liveness of kind exec would check nothing: an exit is seen anyway")
         return None
-    own = {name: at.value for name, at in values.items() if name in {"interval", "failures"}}
-    probe = {name: at for name, at in values.items() if name not in own}
+    own = {name: at.value for name, at in values.items() if name in _OF_LIVENESS and at.value}
+    probe = {name: at for name, at in values.items() if name not in _OF_LIVENESS}
     return Liveness(_ready(page, place, "liveness", probe), **own)
 
 

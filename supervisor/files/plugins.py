@@ -66,12 +66,12 @@ def _sha256(page: Page, node: Node) -> str:
     return value.lower()
 
 
-def _mapping_node(_page: Page, node: Node) -> Mapping:
-    return f.mapping(node, "this")
+def _versions(_page: Page, node: Node) -> Mapping:
+    return f.mapping(node, "versions")
 
 
 _VERSION: Final[f.Table] = {**SETTINGS, "command": v.path, "sha256": _sha256}
-_PLUGIN: Final[f.Table] = {**SETTINGS, "pin": version_name, "versions": _mapping_node}
+_PLUGIN: Final[f.Table] = {**SETTINGS, "pin": version_name, "versions": _versions}
 _OF_PLUGIN: Final = frozenset({"pin", "versions"})
 _OF_VERSION: Final = frozenset({"command", "sha256"})
 

@@ -16,7 +16,7 @@ from supervisor.files.faults import Faults, Page, TooManyFaults
 from supervisor.files.layers import NO_DEFAULTS, SETTINGS, Defaults
 from supervisor.files.listeners import LONGEST_SOCKET_PATH, socket_path
 from supervisor.files.sources import Unreadable, read_whole
-from supervisor.files.yaml import Node, is_empty, read_tree
+from supervisor.files.yaml import Node, Sequence, is_empty, read_tree
 
 _SHA256: Final = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _LOOPBACK: Final = re.compile(r"(?:127(?:\.\d{1,3}){3}|localhost|\[::1\]):\d+", re.ASCII)
@@ -197,8 +197,9 @@ def _cluster(page: Page, node: Node) -> Cluster:
     tls = f.section("tls", dict.fromkeys(("ca", "cert", "key"), f.optional(v.path)))
     values = f.fields(page, node, "cluster", {"name": _name, "etcd": f.many(_etcd), "tls": f.optional(tls)})
     _needed(page, node, values, ("name", "etcd"))
-    if not values["etcd"]:
-        raise f.Wrong("etcd: must list at least one URL", f.child(node, "etcd"))
+    urls = f.child(node, "etcd")
+    if isinstance(urls, Sequence) and not urls.items:
+        raise f.Wrong("etcd: must list at least one URL", urls)
     return Cluster(values["name"], values["etcd"], **(values.get("tls") or {}))
 
 
