@@ -34,6 +34,8 @@ class Binaries:
     def __init__(self, private: Iterable[str] = ()) -> None:
         self._private = tuple(Path(folder) for folder in private)
         self._digests: dict[Identity, str] = {}
+        self._fit: dict[Launch, Identity] = {}
+        """Launches that had no fault, and the file that they had none with."""
         self._pending: dict[Identity, Future[str]] = {}
         self._lock = threading.Lock()
 
@@ -77,12 +79,13 @@ class Binaries:
         return identity
 
     def _known(self, launch: Launch) -> Identity | None:
+        fit = self._fit.get(launch)
+        if fit is None or fit not in self._digests:
+            return None
         try:
-            identity = identity_of(Path(launch.command).stat())
+            return fit if identity_of(Path(launch.command).stat()) == fit else None
         except OSError:
             return None
-        digest = self._digests.get(identity)
-        return identity if digest is not None and launch.sha256 in {None, digest} else None
 
     def _examine(self, launch: Launch) -> tuple[Identity | None, list[str]]:
         account = runner_of(launch.user, launch.group)
@@ -97,7 +100,16 @@ class Binaries:
             problems.append(f"{error.filename or launch.command} does not exist")
         except OSError as error:
             problems.append(f"{error.filename or launch.command}: {(error.strerror or str(error)).lower()}")
+        self._note(launch, None if problems else identity)
         return identity, list(dict.fromkeys(problems))
+
+    def _note(self, launch: Launch, fit_with: Identity | None) -> None:
+        with self._lock:
+            self._fit.pop(launch, None)
+            if fit_with is not None:
+                self._fit[launch] = fit_with
+            while len(self._fit) > _MOST_CACHED:
+                del self._fit[next(iter(self._fit))]
 
     def _examine_file(self, launch: Launch, account: Account) -> tuple[Identity | None, list[str]]:
         path = Path(launch.command)

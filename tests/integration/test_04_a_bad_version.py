@@ -1,0 +1,148 @@
+"""Guarantee 4: a bad version never takes a mount down."""
+
+import pytest
+from harness import Plugind, is_alive
+
+SLEEPER = "#!/bin/sh\nexec sleep 1000\n"
+SAYS_READY = """#!/usr/bin/env -S python3 -IS
+import os, socket, time
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+time.sleep(1000)
+"""
+FAST = "stop: {timeout: 500ms}\nready: {timeout: 700ms}"
+
+
+def running(daemon: Plugind, bad: str, settings: str = FAST) -> Plugind:
+    good, new = daemon.plugin("good", SLEEPER), daemon.plugin("bad", bad)
+    daemon.write(
+        {"v1": (good, []), "v2": (new, [])}, {"root": {"auth/mock": "{plugin: auth/mock}"}}, "v1", settings
+    )
+    daemon.start()
+    daemon.edit("pin: v1", "pin: v2")
+    return daemon
+
+
+SETTLES = FAST.replace("ready: {timeout: 700ms}", "ready: {settle: 300ms, timeout: 2s}")
+
+
+@pytest.mark.parametrize(
+    ("bad", "settings", "reason"),
+    [
+        (
+            "#!/bin/sh\necho cannot open the database >&2\nexit 3\n",
+            SETTLES,
+            "ended before it was ready: exit 3",
+        ),
+        ("#!/bin/sh\nkill -SEGV $$\n", SETTLES, "ended before it was ready: signal 11"),
+    ],
+    ids=["exits at once", "crashes at once"],
+)
+def test_a_version_that_does_not_start_gives_way_to_the_one_before(
+    plugind: Plugind, bad: str, settings: str, reason: str
+) -> None:
+    daemon = running(plugind, bad, settings)
+
+    answer = daemon.reload()
+
+    [row] = answer.data["mounts"]
+    assert answer.status == 400
+    assert (row["result"], row["old_version"], row["new_version"]) == ("rolled_back", "v1", "v1")
+    assert row["error"] == reason
+    now = daemon.rows()["root:auth/mock"]
+    assert (now["state"], now["version"], now["pinned_version"]) == ("ready", "v1", "v2")
+    assert now["rolled_back_from"] == "v2"
+    assert is_alive(now["pid"])
+    assert row["new_pid"] == now["pid"]
+    assert reason in answer.error
+
+
+def test_the_answer_has_the_last_log_lines_of_the_version_that_failed(plugind: Plugind) -> None:
+    daemon = running(plugind, "#!/bin/sh\necho cannot open the database >&2\nexit 3\n", SETTLES)
+
+    [row] = daemon.reload().data["mounts"]
+
+    assert row["log"] == ["cannot open the database"]
+
+
+def test_a_version_that_never_says_ready_is_rolled_back_after_its_timeout(plugind: Plugind) -> None:
+    good, bad = plugind.plugin("good", SAYS_READY), plugind.plugin("bad", SLEEPER)
+    plugind.write(
+        {"v1": (good, []), "v2": (bad, [])},
+        {"root": {"auth/mock": "{plugin: auth/mock}"}},
+        "v1",
+        "stop: {timeout: 500ms}\nready: {kind: notify, timeout: 2s}",
+    )
+    plugind.start()
+    plugind.edit("pin: v1", "pin: v2")
+
+    [row] = plugind.reload().data["mounts"]
+
+    assert row["result"] == "rolled_back"
+    assert row["error"].startswith("not ready in 2s")
+    assert plugind.rows()["root:auth/mock"]["version"] == "v1"
+
+
+def test_a_version_that_dies_after_it_was_ready_is_rolled_back_and_the_answer_amended(
+    plugind: Plugind,
+) -> None:
+    daemon = running(plugind, "#!/bin/sh\nsleep 0.5\nexit 4\n", FAST + "\nreload: {watch: 10s}")
+
+    answer = daemon.reload()
+
+    assert answer.status == 200
+    assert answer.data["mounts"][0]["result"] == "reloaded"
+    daemon.saw("reload_rolled_back", reason="exit 4")
+    daemon.until(lambda: daemon.rows()["root:auth/mock"]["version"] == "v1")
+    report = daemon.call("GET", f"supervisor/reloads/{answer.data['reload_id']}").data
+    assert report["mounts"][0]["result"] == "rolled_back"
+    status = daemon.call(
+        "GET", f"sys/plugins/reload/backend/status?reload_id={answer.data['reload_id']}"
+    ).data
+    assert "exit 4" in status["results"]["test"]["error"]
+
+
+def test_a_crash_after_a_rollback_restarts_the_good_version_and_so_does_a_new_daemon(
+    plugind: Plugind,
+) -> None:
+    daemon = running(plugind, "#!/bin/sh\nexit 3\n", SETTLES + "\nrestart: {backoff: 0s}")
+    daemon.reload()
+    pid = daemon.rows()["root:auth/mock"]["pid"]
+
+    daemon.call("POST", "supervisor/restart/auth/mock")
+    assert daemon.rows()["root:auth/mock"]["version"] == "v1"
+    daemon.until(lambda: daemon.rows()["root:auth/mock"]["pid"] != pid)
+    daemon.stop()
+    daemon.start()
+
+    row = daemon.rows()["root:auth/mock"]
+    assert (row["version"], row["pinned_version"], row["rolled_back_from"]) == ("v1", "v2", "v2")
+
+
+def test_the_next_reload_tries_the_pin_again(plugind: Plugind) -> None:
+    flag = plugind.folder / "mended"
+    daemon = running(plugind, f"#!/bin/sh\n[ -e {flag} ] || exit 3\nexec sleep 1000\n", SETTLES)
+    assert daemon.reload().data["mounts"][0]["result"] == "rolled_back"
+    flag.touch()
+
+    answer = daemon.reload()
+
+    assert answer.data["mounts"][0]["result"] == "reloaded"
+    row = daemon.rows()["root:auth/mock"]
+    assert (row["version"], row["rolled_back_from"]) == ("v2", None)
+
+
+def test_a_bad_version_halts_the_reload_and_the_other_mounts_stay_as_they_are(plugind: Plugind) -> None:
+    good, bad = plugind.plugin("good", SLEEPER), plugind.plugin("bad", "#!/bin/sh\nexit 3\n")
+    mounts = {f"auth/m{number}": "{plugin: auth/mock}" for number in range(10)}
+    plugind.write({"v1": (good, []), "v2": (bad, [])}, {"root": mounts}, "v1", SETTLES)
+    plugind.start()
+    before = plugind.pids()
+    plugind.edit("pin: v1", "pin: v2")
+
+    answer = plugind.reload(canary=1, parallel=1)
+
+    results = [row["result"] for row in answer.data["mounts"]]
+    assert answer.status == 400
+    assert results.count("rolled_back") == 1
+    assert results.count("skipped") == 9
+    assert sum(plugind.pids()[name] == pid for name, pid in before.items()) == 9

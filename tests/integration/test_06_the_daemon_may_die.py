@@ -1,0 +1,175 @@
+"""Guarantee 6: SIGKILL plugind; the plugins go on and the next plugind adopts them."""
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from harness import BIN, Plugind, is_alive
+
+TALKER = "#!/bin/sh\nn=0\nwhile :; do n=$((n + 1)); echo line $n; sleep 0.01; done\n"
+SLEEPER = "#!/bin/sh\nexec sleep 1000\n"
+
+
+@pytest.fixture
+def running(plugind: Plugind) -> Plugind:
+    path, talker = plugind.plugin("plugin", SLEEPER), plugind.plugin("talker", TALKER)
+    mounts = {
+        "root": {"auth/mock": "{plugin: auth/mock}", "auth/talker": "{plugin: auth/mock, version: talker}"},
+        "team-a": {"auth/mock": "{plugin: auth/mock}"},
+    }
+    plugind.write({"v1": (path, []), "talker": (talker, [])}, mounts, "v1")
+    return plugind.start()
+
+
+def lines(daemon: Plugind) -> list[int]:
+    text = (daemon.logs / "root" / "auth+talker.log").read_text()
+    return [int(line.split()[1]) for line in text.splitlines() if line.count(" ") == 1]
+
+
+def test_after_a_sigkill_the_same_pids_are_adopted_and_nothing_is_doubled(running: Plugind) -> None:
+    before = running.pids()
+    living = running.living()
+    running.kill()
+    assert all(is_alive(pid) for pid in before.values())
+
+    running.start()
+
+    assert running.pids() == before
+    running.saw("instances_adopted", count=3)
+    assert set(before.values()) <= running.living()
+    assert len(running.living() - living) <= 1  # the talker's current `sleep`
+
+
+def test_no_log_line_is_lost_or_repeated_over_a_sigkill(running: Plugind) -> None:
+    running.until(lambda: len(lines(running)) > 20)
+    running.kill()
+    running.start()
+    at = len(lines(running))
+    running.until(lambda: len(lines(running)) > at + 20)
+
+    told = lines(running)
+
+    assert told == list(range(1, len(told) + 1))
+
+
+def test_an_adopted_instance_that_dies_is_seen_and_restarted(running: Plugind) -> None:
+    running.kill()
+    running.start()
+    pid = running.pids()["team-a:auth/mock"]
+    subprocess.run(["kill", "-9", str(pid)], check=True)
+
+    running.saw("instance_exited", pid=pid, reason="exit status unknown")
+
+    running.until(lambda: running.rows()["team-a:auth/mock"]["pid"] not in {None, pid})
+
+
+def test_an_adopted_instance_can_be_reloaded_and_stopped(running: Plugind) -> None:
+    before = running.pids()
+    running.kill()
+    running.start()
+
+    assert running.reload().status == 200
+
+    assert not any(is_alive(pid) for pid in before.values())
+    running.stop()
+    assert running.living() == set()
+
+
+def test_what_died_while_the_daemon_was_away_is_started_again(running: Plugind) -> None:
+    before = running.pids()
+    running.kill()
+    subprocess.run(["kill", "-9", str(before["root:auth/mock"])], check=True)
+
+    running.start()
+
+    after = running.pids()
+    assert after["root:auth/mock"] != before["root:auth/mock"]
+    assert after["team-a:auth/mock"] == before["team-a:auth/mock"]
+
+
+def test_a_reused_pid_in_a_record_is_a_stranger_and_lives(running: Plugind) -> None:
+    running.stop()
+    with subprocess.Popen(["sleep", "1005"], start_new_session=True) as decoy:
+        try:
+            running.start()
+            running.kill()
+            [record] = [
+                path
+                for path in (running.folder / "run" / "instances").glob("*.json")
+                if '"team-a"' in path.read_text()
+            ]
+            pid = running_pid(record)
+            subprocess.run(["kill", "-9", str(pid)], check=True)
+            record.write_text(record.read_text().replace(f'"pid":{pid}', f'"pid":{decoy.pid}'))
+
+            running.start()
+
+            assert running.pids()["team-a:auth/mock"] not in {pid, decoy.pid}
+            assert running.reload().status == 200
+            assert decoy.poll() is None
+        finally:
+            decoy.kill()
+
+
+def running_pid(record: Path) -> int:
+    return int(record.read_text().partition('"pid":')[2].partition(",")[0])
+
+
+def test_instances_whose_records_are_lost_are_not_doubled(running: Plugind) -> None:
+    before = running.pids()
+    running.kill()
+    for record in (running.folder / "run" / "instances").glob("*.json"):
+        record.unlink()
+
+    running.start()
+
+    after = running.pids()
+    assert not any(is_alive(pid) for pid in before.values() if pid not in after.values())
+    assert all(is_alive(pid) for pid in after.values())
+
+
+def test_sigusr1_leaves_the_plugins_to_the_next_daemon(running: Plugind) -> None:
+    before = running.pids()
+
+    assert running.stop(signal.SIGUSR1) == 0
+
+    assert all(is_alive(pid) for pid in before.values())
+    running.start()
+    assert running.pids() == before
+
+
+def test_a_broken_catalog_at_the_start_keeps_what_lives_and_runs_the_last_good_one(running: Plugind) -> None:
+    before = running.pids()
+    running.kill()
+    running.catalog.write_text("plugins: [\n")
+
+    running.start()
+
+    assert running.pids() == before
+    catalog = running.call("GET", "supervisor/status").data["catalog"]
+    assert catalog["source"] == "last good"
+    assert catalog["faults"]
+
+
+def test_a_second_daemon_ends_with_status_3_and_names_the_pid_of_the_first(running: Plugind) -> None:
+    assert running.process is not None
+
+    second = subprocess.run(
+        [BIN / "plugind", "--config", running.config], capture_output=True, text=True, check=False, timeout=20
+    )
+
+    assert second.returncode == 3
+    assert str(running.process.pid) in second.stderr
+    assert "Traceback" not in second.stderr
+    assert all(row["state"] == "ready" for row in running.rows().values())
+
+
+def test_sigterm_stops_every_plugin_and_exits_0(running: Plugind) -> None:
+    before = running.pids()
+
+    assert running.stop() == 0
+
+    assert not any(is_alive(pid) for pid in before.values())
+    assert running.living() == set()
+    assert not running.socket.exists()
