@@ -28,7 +28,7 @@ from supervisor.domain.facts import (
     spawned_too_late,
     tree_gone_at_last,
 )
-from supervisor.domain.mount import Mount, Phase
+from supervisor.domain.mount import Mount, Phase, Replacement
 from supervisor.domain.moves import (
     Moved,
     answer,
@@ -115,14 +115,12 @@ def _second_is_gone(mount: Mount, generation: int, now: Seconds) -> Moved:
         return tree_gone_at_last(mount, TreeGone(generation), now)
     told: tuple[Action, ...] = ()
     if mount.current is not None:
-        alone, told = _first_goes_on(alone, now)
+        alone, told = _first_goes_on(alone, mount.current, now)
     return _as_well_as_it_is(alone, clear + told, now)
 
 
-def _first_goes_on(mount: Mount, now: Seconds) -> Moved:
-    current, running = mount.current, mount.running.launch
-    if current is None:
-        return mount, ()
+def _first_goes_on(mount: Mount, current: Replacement, now: Seconds) -> Moved:
+    running = mount.running.launch
     alone = replace(mount, current=None)
     if running == current.launch:
         why = f"{current.failure}; what ran before goes on"
@@ -156,15 +154,13 @@ def second_survived(mount: Mount, event: TreeSurvived, now: Seconds) -> Moved:
 
 def first_gone(mount: Mount, event: TreeGone, now: Seconds) -> Moved:
     alone = gone(mount, event.generation)
-    match mount.phase:
-        case Phase.READY:
-            return then_queued(alone, (), now)
-        case Phase.STOPPING:
-            return settle(alone, now)
-        case Phase.FAILED:
-            return tree_gone_at_last(mount, event, now)
-        case Phase.STOPPED | Phase.STARTING | Phase.BACKOFF:
-            return alone, ()
+    if mount.phase is Phase.READY:
+        return then_queued(alone, (), now)
+    if mount.phase is Phase.STOPPING:
+        return settle(alone, now)
+    if mount.phase is Phase.FAILED:
+        return tree_gone_at_last(mount, event, now)
+    return alone, ()  # what is starting goes on
 
 
 def first_survived(mount: Mount, event: TreeSurvived, now: Seconds) -> Moved:

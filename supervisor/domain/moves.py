@@ -281,12 +281,11 @@ def crashed(mount: Mount, launch: Launch, reason: str, now: Seconds) -> Mount:
     if policy.policy == "never":
         return replace(mount, wanted=None, rest=Phase.FAILED, reason=reason)
     crashes = (*restarts.recent(mount.crashes, now, policy), now)
-    match restarts.after_crash(crashes, now, policy, mount.key):
-        case restarts.Wait(delay):
-            return replace(mount, crashes=crashes, wanted=launch, not_before=now + delay, reason=reason)
-        case restarts.GiveUp(why):
-            given_up = f"{reason}; given up after {why}"
-            return replace(mount, crashes=crashes, wanted=None, rest=Phase.FAILED, reason=given_up)
+    decision = restarts.after_crash(crashes, now, policy, mount.key)
+    if isinstance(decision, restarts.GiveUp):
+        given_up = f"{reason}; given up after {decision.reason}"
+        return replace(mount, crashes=crashes, wanted=None, rest=Phase.FAILED, reason=given_up)
+    return replace(mount, crashes=crashes, wanted=launch, not_before=now + decision.delay, reason=reason)
 
 
 def try_again(mount: Mount, launch: Launch, reason: str, now: Seconds) -> Mount:

@@ -170,7 +170,8 @@ def parse_duration(value: str | float) -> Seconds:
     elif isinstance(value, bool):
         raise ValueError("not a duration: write 100ms, 10s, 1m30s or a number of seconds")  # noqa: TRY004 - one kind for callers
     else:
-        seconds = float(value)
+        # compared first: a whole number may be too large for a float
+        seconds = float(value) if 0 <= value <= _LONGEST else -1.0
     if not 0 <= seconds <= _LONGEST:
         raise ValueError("not a duration: it must be between 0s and ten years")
     return seconds
@@ -191,7 +192,7 @@ def parse_size(value: str | int) -> int:
 def shown_duration(seconds: Seconds) -> str:
     """`0.25` as `250ms`, `90` as `1m30s`: what `parse_duration` reads."""
     if seconds < 1:
-        return f"{seconds * 1000:.3g}ms" if seconds else "0s"
+        return f"{seconds * 1000:.3f}".rstrip("0").rstrip(".") + "ms" if seconds else "0s"
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(int(minutes), 60)
     parts = [f"{hours}h"] * bool(hours) + [f"{minutes}m"] * bool(minutes)

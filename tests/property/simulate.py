@@ -1,4 +1,4 @@
-"""A mount's life against a fake OS and a fake clock: whatever may happen next is chosen by chance, or all of it.
+"""A mount's life against a fake OS and a fake clock: what happens next is chosen by chance, or all of it.
 
     python tests/property/simulate.py 50000 1        # that many sequences from seed 1
     python tests/property/simulate.py 1 42           # the one that failed
@@ -362,7 +362,7 @@ class World:
 
     # --- promises that hold at any time
 
-    def _check(self) -> None:
+    def _check(self) -> None:  # noqa: C901 - the list of promises
         mount = self.mount
         known = _generations(mount)
         require(known == set(self.processes), "it does not know what lives")
@@ -494,7 +494,7 @@ def one_sequence(seed: int, length: int = 24, *, keep: bool = False) -> World:
     Raises:
         Broken: With the seed.
     """
-    random = Random(seed)
+    random = Random(seed)  # noqa: S311 - a seed is what is wanted
     world = World(random.choice(POLICIES), keep=keep)
     busy = random.choice((0.1, 0.3, 0.6))
     try:
@@ -531,7 +531,7 @@ def one_sequence_with_bad_versions(seed: int, length: int = 40, *, keep: bool = 
     Raises:
         Broken: With the seed.
     """
-    random = Random(seed)
+    random = Random(seed)  # noqa: S311 - a seed is what is wanted
     bad = frozenset(version for version in ("v2", "v3") if random.random() < 0.5)
     world = World(random.choice(STAYS_UP), keep=keep, bad=bad, flaky=frozenset({"v2", "v3"}) - bad)
     try:
@@ -567,7 +567,7 @@ def told(play: str, seed: int, length: int) -> str:
     world = World(POLICIES[0])
     try:
         world = PLAYS[play](seed, length, keep=True)
-    except Exception as broken:
+    except Exception as broken:  # noqa: BLE001 - its story is told
         frame = broken.__traceback__
         while frame is not None:
             world = frame.tb_frame.f_locals.get("world", world)

@@ -109,7 +109,9 @@ def test_many_reloads_at_once_cost_at_most_two_replacements(order: str, each: in
     world.come_to_rest()
 
     assert world.spawns - spawns == 2
-    assert all(answer.outcome is Outcome.DONE for command in world.commands.values() for answer in command.told)
+    assert all(
+        answer.outcome is Outcome.DONE for command in world.commands.values() for answer in command.told
+    )
     assert world.mount.running.launch == V3
 
 
@@ -117,7 +119,7 @@ class MountLife(RuleBasedStateMachine):
     """Hypothesis looks for the shortest story that breaks a promise; World checks after each step."""
 
     @initialize(policies=st.sampled_from(POLICIES), adopted=st.sampled_from((None, True, False)))
-    def begin(self, policies: Policies, adopted: bool | None) -> None:
+    def begin(self, policies: Policies, adopted: bool | None) -> None:  # noqa: FBT001
         self.world = World(policies)
         if adopted is not None:
             self.world.adopt(V1, 3, ready=adopted)
@@ -140,7 +142,7 @@ class MountLife(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.facts())
     @rule(number=st.integers(0, 30), success=st.booleans(), transient=st.booleans())
-    def fact(self, number: int, success: bool, transient: bool) -> None:
+    def fact(self, number: int, success: bool, transient: bool) -> None:  # noqa: FBT001
         facts = self.world.facts()
         self.world.do(facts[number % len(facts)], success=success, transient=transient)
 
