@@ -57,6 +57,14 @@ def usage_of(pid: int) -> tuple[float, int] | None:
     return sum(map(int, fields[_CPU])) / _TICKS, int(fields[_MEMORY]) * _PAGE
 
 
+def uid_of(pid: int) -> int:
+    """Whom a process runs as; nobody (-1) when there is none."""
+    try:
+        return os.stat(f"/proc/{pid:d}").st_uid  # noqa: PTH116 - no file of anybody's
+    except OSError:
+        return -1
+
+
 def children_of(pid: int) -> list[int]:
     """The children of every thread of `pid`; none if it is gone.
 

@@ -8,7 +8,7 @@ import os
 import resource
 import shutil
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from supervisor.domain.catalog import Identity, Launch, Policies, Probe
 from supervisor.domain.errors import Cannot, SpawnRefused
 from supervisor.domain.events import Exit, Instance
 from supervisor.domain.names import MountKey, Seconds
-from supervisor.host.identity import current_boot_id, usage_of
+from supervisor.host.identity import current_boot_id, uid_of, usage_of
 from supervisor.host.logs import Logs
 from supervisor.host.orphans import Mark, Marks, Orphans, descendants, instance_of
 from supervisor.host.probes import ReadyProbe, Run, Subject, prepare_both
@@ -38,6 +38,7 @@ from supervisor.host.spawn import (
 from supervisor.host.trees import Trees
 
 log = structlog.get_logger(__name__)
+Probes = tuple[ReadyProbe, ReadyProbe | None]
 
 
 @dataclass(slots=True)
@@ -49,7 +50,6 @@ class Running:
     main: Main
     mark: Mark
     folder: Path
-    env: Mapping[str, str]
     probe: ReadyProbe
     liveness: ReadyProbe | None
     subject: Subject
@@ -110,16 +110,16 @@ class Instances:
         launch = instance.launch
         folder = self.folders / instance.id
         mark = self._marks.take()
-        probes: tuple[ReadyProbe | None, ReadyProbe | None] = (None, None)
+        probes: Probes | None = None
         try:
             if (reason := unsupported(launch)) is not None:
                 raise SpawnRefused(reason)
             account = account_of(launch)
             output = self._logs.open(key)
             _make_folder(folder, account)
-            run = self._runner(key, instance, account, mark)
-            probe, liveness = probes = prepare_both(policies.ready, policies.liveness, str(folder), run=run)
-            env = environment(key, instance, account, str(folder), probe.env)
+            probes = self._probes(key, instance, policies, mark)
+            asked = {name: value for probe in probes if probe for name, value in probe.env.items()}
+            env = environment(key, instance, account, str(folder), asked)
             record = _record(key, instance, mark)
             self._records.intend(record)  # first: a crash after the spawn would leave a stranger
             self._logs.mark(key, instance.id, "begin", record.started_at)
@@ -130,55 +130,56 @@ class Instances:
             if isinstance(error, SpawnRefused):
                 raise
             raise SpawnRefused(str(error)) from error
-        main = self.children.add(handle)
         record = msgspec.structs.replace(
             record, pid=handle.pid, start_ticks=handle.ticks, ready=is_ready_at_once(policies.ready)
         )
-        running = Running(
-            key,
-            instance,
-            main,
-            Mark(instance.id, mark, handle.pid),
-            folder,
-            env,
-            probe,
-            liveness,
-            self._subject(instance, handle.pid, mark, folder, account.uid),
-            record,
-        )
+        running = self._running(record, instance, self.children.add(handle), probes, account.uid)
         self._note(running)
         return running
 
     def adopt(self, record: InstanceRecord, instance: Instance, policies: Policies) -> Running | None:
-        """The living process of a record, or None: it is dead, or its pid is another's by now."""
+        """The living process of a record, or None: it is dead, or its pid is another's by now.
+
+        Raises:
+            Cannot: It lives, and there is no descriptor left to watch it.
+        """
         if record.pid is None:
             return None
         handle = Handle.open(record.pid, record.start_ticks)
         if handle is None:
             return None
-        folder = self.folders / instance.id
         self._marks.keep(record.mark)
-        self._logs.open(record.key)
         try:
-            account = account_of(instance.launch)
-            run = self._runner(record.key, instance, account, record.mark)
-            probe, liveness = prepare_both(policies.ready, policies.liveness, str(folder), run=run)
-        except Cannot:
-            handle.close()
-            raise
+            self._logs.open(record.key)
+            probes = self._probes(record.key, instance, policies, record.mark)
+        except Cannot as error:  # what lives goes on, whatever it cannot be asked
+            log.warning("instance_not_probed", instance=instance.id, reason=str(error))
+            probes = prepare_both(Probe(), None, str(self.folders / instance.id))
         main = self.children.add(handle, is_child=_is_child(record.pid))
-        return Running(
-            record.key,
-            instance,
-            main,
-            Mark(instance.id, record.mark, record.pid, adopted=True),
-            folder,
-            environment(record.key, instance, account, str(folder), probe.env),
-            probe,
-            liveness,
-            self._subject(instance, record.pid, record.mark, folder, account.uid),
-            record,
-        )
+        return self._running(record, instance, main, probes, uid_of(record.pid), adopted=True)
+
+    def _probes(self, key: MountKey, instance: Instance, policies: Policies, mark: int) -> Probes:
+        run = self._runner(key, instance, mark)
+        folder = str(self.folders / instance.id)
+        return prepare_both(policies.ready, policies.liveness, folder, run=run)
+
+    def _running(
+        self,
+        record: InstanceRecord,
+        instance: Instance,
+        main: Main,
+        probes: Probes,
+        uid: int,
+        *,
+        adopted: bool = False,
+    ) -> Running:
+        folder = self.folders / instance.id
+        subject = self._subject(instance, main.pid, record.mark, folder, uid)
+        for probe in probes:
+            if probe is not None:
+                probe.attend(subject)
+        mark = Mark(instance.id, record.mark, main.pid, adopted=adopted)
+        return Running(record.key, instance, main, mark, folder, *probes, subject, record)
 
     def signal_main(self, process: Running, number: int) -> None:
         process.main.handle.send(number)
@@ -189,8 +190,7 @@ class Instances:
         Raises:
             Cannot: It could not be started, or ended badly.
         """
-        account = account_of(process.instance.launch)
-        status = await self._runner(process.key, process.instance, account, process.mark.number)(command)
+        status = await self._runner(process.key, process.instance, process.mark.number)(command)
         if status:
             raise Cannot(f"cannot run the stop command {command[0]}: it ended with {status}")
 
@@ -233,9 +233,9 @@ class Instances:
         instance: Instance,
         mark: int,
         folder: Path,
-        probes: tuple[ReadyProbe | None, ReadyProbe | None],
+        probes: Probes | None,
     ) -> None:
-        for probe in probes:
+        for probe in probes or ():
             if probe is not None:
                 probe.close()
         self._marks.give_back(mark)
@@ -256,10 +256,11 @@ class Instances:
 
         return Subject(pid, str(folder), uid, belongs)
 
-    def _runner(self, key: MountKey, instance: Instance, account: Account, mark: int) -> Run:
+    def _runner(self, key: MountKey, instance: Instance, mark: int) -> Run:
         """Runs commands on behalf of an instance: as its user, in its folder, with its mark and log."""
 
         async def run(command: Sequence[str]) -> int:
+            account = account_of(instance.launch)
             env = environment(key, instance, account, str(self.folders / instance.id), {})
             launch = replace(instance.launch, command=command[0], args=tuple(command[1:]))
             argv = command_line(launch, account)

@@ -6,7 +6,7 @@ rotates (`logfile.py`), with an index of instances beside it (`logindex.py`); re
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from supervisor.host.logread import follow, last, read_back, snapshot_of
 
 _LONGEST_SHOWN: Final = 500
 _MOST_FOR_ERRORS: Final = 64 << 10
+_TOGETHER: Final[Seconds] = 0.005
 
 
 class Logs:
@@ -37,12 +38,14 @@ class Logs:
         self._log = structlog.get_logger()
         self._captures: dict[MountKey, Capture] = {}
         self._pump = Pump(self._log)
+        self._marks: list[Callable[[], None]] = []
 
     def start(self) -> None:
         self._pump.start()
 
     def stop(self) -> None:
         """Return when all that is in the FIFOs is written and the thread is gone. Plugins may write on."""
+        self._post_marks()
         self._pump.stop()
         self._captures.clear()
 
@@ -74,6 +77,7 @@ class Logs:
 
     async def drain(self, key: MountKey) -> None:
         """Return when all that was in the FIFO at the call is in the file (or kept, if no disk takes it)."""
+        self._post_marks()
         capture = self._captures.get(key)
         if capture is not None:
             await self._pump.ask(partial(self._pump.drain, capture))
@@ -83,13 +87,23 @@ class Logs:
         capture = self._captures.pop(key, None)
         if capture is not None:
             capture.fifo.unlink()
+            self._post_marks()
             self._pump.post(partial(self._pump.remove, capture))
 
     def mark(self, key: MountKey, instance: InstanceId, what: str, at: Seconds) -> None:
         """Note in the index that here an instance begins (`begin`, before its spawn) or ends (`end`)."""
         capture = self._captures.get(key)
-        if capture is not None:
-            self._pump.post(partial(self._mark, capture, instance, what, at, capture.fifo.position()))
+        if capture is None:
+            return
+        # the place is known now; written soon, together: a reload of many wakes the thread once
+        self._marks.append(partial(self._mark, capture, instance, what, at, capture.fifo.position()))
+        if len(self._marks) == 1:
+            asyncio.get_running_loop().call_later(_TOGETHER, self._post_marks)
+
+    def _post_marks(self) -> None:
+        marks, self._marks = self._marks, []
+        if marks:
+            self._pump.post(partial(_call_all, marks))
 
     async def tail(self, key: MountKey, lines: int, most_bytes: int = 1 << 20) -> list[bytes]:
         """The last lines, without their newlines, over rotated files too; also of a mount that is gone."""
@@ -146,6 +160,8 @@ class Logs:
                 snapshot_of, names_of(LogFile(path, self._policy, Index(path, 1), self._log))
             )
 
+        self._post_marks()
+
         def take() -> Snapshot:
             self._pump.drain(capture)
             return capture.snapshot(instance)
@@ -154,6 +170,11 @@ class Logs:
 
     def _path(self, key: MountKey) -> Path:
         return self._log_dir / key.folder / f"{key.stem}.log"
+
+
+def _call_all(calls: Iterable[Callable[[], None]]) -> None:
+    for call in calls:
+        call()
 
 
 def shown(lines: Iterable[bytes]) -> list[str]:

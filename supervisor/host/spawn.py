@@ -61,7 +61,7 @@ def account_of(launch: Launch) -> Account:
 
 @cache
 def own_account() -> Account:
-    """plugind's own, which it has as long as it lives."""
+    """Plugind's own, which it has as long as it lives."""
     try:
         home = pwd.getpwuid(os.geteuid()).pw_dir
     except KeyError:
