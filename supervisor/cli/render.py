@@ -155,7 +155,10 @@ def instant(value: object) -> datetime | None:
 def since(value: object, now: datetime) -> str:
     """How long ago `value` was, in whole seconds."""
     begin = instant(value)
-    return NOTHING if begin is None else duration(max(int((now - begin).total_seconds()), 0))
+    if begin is None:
+        return NOTHING
+    seconds = max(int((now - begin).total_seconds()), 0)
+    return duration(seconds) if seconds else "0s"
 
 
 def between(begin: object, end: object) -> str:
