@@ -70,6 +70,7 @@ class Plugind:
     log: list[dict[str, Any]] = field(default_factory=list)
     _told: threading.Condition = field(default_factory=threading.Condition)
     _reader: threading.Thread | None = None
+    _closed: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.socket = self.folder / "control.sock"
@@ -122,6 +123,7 @@ class Plugind:
         self.process = subprocess.Popen(
             [BIN / "plugind", "--config", self.config], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
         )
+        self._closed.discard(id(self.process.stderr))
         self._reader = threading.Thread(target=self._read, args=(self.process.stderr,), daemon=True)
         self._reader.start()
         self.saw("daemon_started", since=seen)
@@ -140,7 +142,7 @@ class Plugind:
                     self.log.append(entry)
                     self._told.notify_all()
         with self._told:
-            self.log.append({"event": "stderr_closed"})
+            self._closed.add(id(stream))
             self._told.notify_all()
 
     def saw(self, event: str, since: int = 0, **fields: Any) -> dict[str, Any]:
