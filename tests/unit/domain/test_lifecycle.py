@@ -233,6 +233,18 @@ def test_without_rollback_or_watch_a_new_version_is_good_at_once(policy: ReloadP
     assert mount.watched is None
 
 
+def test_a_version_that_came_up_late_is_watched_too_where_rollback_was_switched_on_meanwhile() -> None:
+    mount, _ = drive(
+        ready(Policies(reload=ReloadPolicy(rollback=False))),
+        Reload(V2), Exited(1, "0"), TreeGone(1), Exited(2, "exit 1"), TreeGone(2),
+        (200.0, TimerFired("backoff", 2)), Configure(Policies()), Start(V2, "s"), BecameReady(3),
+    )  # fmt: skip
+
+    assert mount.running.launch == V2
+    assert mount.watched is not None
+    assert mount.watched.fallback == mount.good == V1
+
+
 def test_without_rollback_a_bad_version_fails_and_is_tried_again() -> None:
     mount, actions = drive(
         ready(Policies(reload=ReloadPolicy(rollback=False))),
