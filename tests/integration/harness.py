@@ -157,10 +157,8 @@ class Plugind:
             return None
 
         with self._told:
-            ended = self._told.wait_for(
-                lambda: found() or any(entry["event"] == "stderr_closed" for entry in self.log[since:]),
-                DEADLINE,
-            )
+            stream = id(self.process.stderr) if self.process else 0
+            ended = self._told.wait_for(lambda: found() or stream in self._closed, DEADLINE)
             hit = found()
         assert hit is not None, (
             event,
