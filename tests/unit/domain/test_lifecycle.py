@@ -293,6 +293,23 @@ def test_a_version_that_failed_before_it_proved_itself_gives_way_to_what_last_wo
     assert answers(then) == [(("q",), ROLLED_BACK, True)]
 
 
+def test_an_unproved_version_that_does_not_come_back_gives_way_to_what_last_worked() -> None:
+    on_v2, _ = drive(ready(), Reload(V2, "r"), Exited(1, "0"), TreeGone(1), BecameReady(2))
+    mount, actions = drive(
+        on_v2,
+        Reload(V3, "q"),
+        Exited(2, "0"),
+        TreeGone(2),
+        SpawnFailed(3, "no"),
+        Exited(4, "exit 1"),
+        TreeGone(4),
+    )
+
+    assert spawned(actions) == [V3, V2]
+    assert answers(actions) == [(("q",), FAILED, False)]
+    assert (mount.phase, mount.wanted) == (Phase.BACKOFF, V1)
+
+
 def test_a_reload_of_what_runs_on_probation_falls_back_to_what_is_behind_it() -> None:
     on_v2, _ = drive(ready(), Reload(V2), Exited(1, "0"), TreeGone(1), BecameReady(2))
     mount, actions = drive(on_v2, Reload(V2, "q"), Exited(2, "0"), TreeGone(2), Exited(3, "1"), TreeGone(3))
