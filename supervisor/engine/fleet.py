@@ -3,13 +3,14 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from uuid import uuid4
 
 import structlog
 
 from supervisor.domain import events
 from supervisor.domain.catalog import Catalog, MountSpec, Policies
-from supervisor.domain.errors import NotFound
+from supervisor.domain.errors import NotFound, TargetUnfit
 from supervisor.domain.events import Outcome
 from supervisor.domain.memory import Remembered
 from supervisor.domain.mount import Mount, Phase, launch_to_start, remembering
@@ -60,6 +61,11 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
                 actor.post(events.Stop(by=actor.mount.held))
         if kept:
             log.info("instances_adopted", count=len(kept))
+        missing = [spec for key, spec in catalog.mounts.items() if key not in kept]
+        with suppress(
+            TargetUnfit
+        ):  # so that many mounts of one file hash it once; each start says what is wrong
+            await self._world.binaries.verify(missing)
         for key, spec in catalog.mounts.items():
             if key not in kept:
                 actor = self.actor(spec)
@@ -119,7 +125,7 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
         if actor is None:
             return Ended(key, Outcome.DONE)
         ended = await actor.ask(events.Stop(command), command)
-        if actor.mount.is_empty:
+        if actor.mount.is_empty and self._actors.get(key) is actor:  # another apply may have been first
             del self._actors[key]
             self._world.memory.forget(key)
             self._remembered.pop(key, None)
