@@ -38,14 +38,14 @@ class Logs:
         self._log = structlog.get_logger()
         self._captures: dict[MountKey, Capture] = {}
         self._pump = Pump(self._log)
-        self._marks: list[Callable[[], None]] = []
+        self._waiting: list[Callable[[], None]] = []
 
     def start(self) -> None:
         self._pump.start()
 
     def stop(self) -> None:
         """Return when all that is in the FIFOs is written and the thread is gone. Plugins may write on."""
-        self._post_marks()
+        self._post_waiting()
         self._pump.stop()
         self._captures.clear()
 
@@ -77,7 +77,7 @@ class Logs:
 
     async def drain(self, key: MountKey) -> None:
         """Return when all that was in the FIFO at the call is in the file (or kept, if no disk takes it)."""
-        self._post_marks()
+        self._post_waiting()
         capture = self._captures.get(key)
         if capture is not None:
             await self._pump.ask(partial(self._pump.drain, capture))
@@ -87,7 +87,7 @@ class Logs:
         capture = self._captures.pop(key, None)
         if capture is not None:
             capture.fifo.unlink()
-            self._post_marks()
+            self._post_waiting()
             self._pump.post(partial(self._pump.remove, capture))
 
     def mark(self, key: MountKey, instance: InstanceId, what: str, at: Seconds) -> None:
@@ -95,15 +95,23 @@ class Logs:
         capture = self._captures.get(key)
         if capture is None:
             return
-        # the place is known now; written soon, together: a reload of many wakes the thread once
-        self._marks.append(partial(self._mark, capture, instance, what, at, capture.fifo.position()))
-        if len(self._marks) == 1:
-            asyncio.get_running_loop().call_later(_TOGETHER, self._post_marks)
+        # the place is known now, and written soon
+        self._soon(partial(self._mark, capture, instance, what, at, capture.fifo.position()))
 
-    def _post_marks(self) -> None:
-        marks, self._marks = self._marks, []
-        if marks:
-            self._pump.post(partial(_call_all, marks))
+    def _soon(self, command: Callable[[], None]) -> None:
+        """Have the thread do it within milliseconds: a reload of many mounts wakes it once for all."""
+        self._waiting.append(command)
+        if len(self._waiting) > 1:
+            return
+        try:
+            asyncio.get_running_loop().call_later(_TOGETHER, self._post_waiting)
+        except RuntimeError:  # no loop runs here: at once
+            self._post_waiting()
+
+    def _post_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting and not self._pump.is_stopped:
+            self._pump.post(partial(_call_all, waiting))
 
     async def tail(self, key: MountKey, lines: int, most_bytes: int = 1 << 20) -> list[bytes]:
         """The last lines, without their newlines, over rotated files too; also of a mount that is gone."""
@@ -145,7 +153,7 @@ class Logs:
         index = Index(path.with_name(path.name + ".index"), self._policy.keep + 1)
         capture = Capture(key, fifo, LogFile(path, self._policy, index, log), index, log)
         self._captures[key] = capture
-        self._pump.post(partial(self._pump.add, capture))
+        self._soon(partial(self._pump.add, capture))
         return capture
 
     def _mark(self, capture: Capture, instance: InstanceId, what: str, at: Seconds, position: int) -> None:
@@ -160,7 +168,7 @@ class Logs:
                 snapshot_of, names_of(LogFile(path, self._policy, Index(path, 1), self._log))
             )
 
-        self._post_marks()
+        self._post_waiting()
 
         def take() -> Snapshot:
             self._pump.drain(capture)
