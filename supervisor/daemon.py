@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -210,6 +211,17 @@ def become_subreaper() -> None:
         log.warning("subreaper_refused", reason=os.strerror(ctypes.get_errno()))
 
 
+class Stderr:
+    """Descriptor 2, where plugind's own log goes. A reader that is gone or a full disk costs lines only."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            os.write(2, text.encode(errors="backslashreplace"))
+
+    def flush(self) -> None:
+        """Nothing waits here."""
+
+
 def set_up_logs() -> None:
     """Console for a terminal, JSON otherwise; to stderr."""
     on_terminal = sys.stderr.isatty()
@@ -223,7 +235,7 @@ def set_up_logs() -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(Stderr()),  # type: ignore[arg-type]  # all that it uses
         cache_logger_on_first_use=True,
     )
 

@@ -97,6 +97,8 @@ class Stream:
     chunks: AsyncGenerator[bytes, None]
     content_type: str
     heartbeat: bytes | None = None
+    farewell: bytes = b"%s"
+    """How the reason of an early end is written, before the connection is closed within the body."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -189,6 +189,11 @@ class Connection(RequestHandler):
         if self._own is not None:
             self._own.abort()
 
+    def leave_unfinished(self) -> None:
+        """Close once the client has what was written, so that it sees that the body is not whole."""
+        if self._own is not None:
+            self._own.close()
+
     @property
     def standing(self) -> tuple[bool, bool, Seconds]:
         """The least of the waiting ones is the first to go: strangers, and who never sent a whole request.

@@ -80,8 +80,14 @@ async def logs(call: Call) -> Text | Stream:
     key, lines = _key(call), _number(call, "lines", 100, _MOST_LINES)
     tail = await call.node.log_tail(key, lines)
     if not bodies.flag(call.query.get("follow", "false")):
-        return Text(b"".join(line if line.endswith(b"\n") else line + b"\n" for line in tail), _PLAIN)
-    return Stream(_closing(call.node.log_follow(key, lines)), _PLAIN)
+        return Text(b"".join(line + b"\n" for line in tail), _PLAIN)
+    pieces = _as_text(call.node.log_follow(key, lines))
+    return Stream(pieces, _PLAIN, farewell=b"plugind: %s\n")
+
+
+async def _as_text(lines: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    async for line in _closing(lines):
+        yield line
 
 
 async def why(call: Call) -> Answer:
@@ -94,7 +100,7 @@ async def events(call: Call) -> Stream:
     if last and not (last.isascii() and last.isdigit() and len(last) < 19):  # noqa: PLR2004 - int64
         raise BadRequest(f'cannot resume after "{shortened(last)}": Last-Event-ID is a number')
     rows = call.node.events(call.namespace, int(last) if last else None)
-    return Stream(_as_events(rows), "text/event-stream", heartbeat=b":\n\n")
+    return Stream(_as_events(rows), "text/event-stream", heartbeat=b":\n\n", farewell=b": %s\n\n")
 
 
 async def _as_events(rows: AsyncIterator[wire.TransitionRow]) -> AsyncGenerator[bytes, None]:

@@ -70,7 +70,7 @@ def _waited_for(mount: Mount, event: Start, now: Seconds) -> Replacement:
 
 def stop(mount: Mount, event: Stop, now: Seconds) -> Moved:
     """Stop what runs or is about to; commands that wait for a start are told so."""
-    why = f"stopped by {event.by.who}" if event.by else "plugind is stopping it"
+    why = f"stopped by hand by {event.by.who}" if event.by else "plugind is stopping it"
     told = answer(mount, mount.current, Outcome.SKIPPED, why, now)
     told += answer(mount, mount.queued, Outcome.SKIPPED, why, now)
     stopping = replace(
@@ -153,7 +153,7 @@ def _ids(command: str) -> tuple[str, ...]:
 
 
 def _skipped(mount: Mount, event: Reload) -> tuple[Action, ...]:
-    why = f"stopped by {mount.held.who}" if mount.held else mount.reason
+    why = f"stopped by hand by {mount.held.who}" if mount.held else mount.reason
     return (Answer(_ids(event.command), Outcome.SKIPPED, why),) if event.command else ()
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from supervisor.domain.errors import Unavailable
 from supervisor.domain.events import Action, Event
 from supervisor.domain.mount import Mount
 from supervisor.domain.names import Seconds
@@ -32,7 +33,7 @@ class Transition:
     at: datetime
 
 
-class Lagged(Exception):
+class Lagged(Unavailable):
     """The subscriber did not keep up."""
 
 
@@ -81,4 +82,4 @@ class Feed:
                 yield following
         finally:
             self._subscribers.discard(queue)
-        raise Lagged
+        raise Lagged("cannot go on with the events: the reader was too slow")

@@ -210,7 +210,9 @@ class Node:
         self._refuse_when_leaving()
         catalog = await self._staging.current()
         specs = [catalog.mounts[key] for key in select(catalog, target, namespace)]
-        jobs = [Job(spec.key, "reload", str(spec.plugin), spec) for spec in specs]
+        jobs = [
+            Job(spec.key, "reload", str(spec.plugin), spec, held_by=self._held_by(spec.key)) for spec in specs
+        ]
         data = self._data("reload", str(target), caller, reload_id, options)
         return await self._begin(data, jobs, options)
 
@@ -222,7 +224,7 @@ class Node:
         """
         self._refuse_when_leaving()
         catalog = await self._staging.current()
-        jobs = [_job(step) for step in self._steps(catalog, namespace)]
+        jobs = [_job(step, self._held_by(step.key)) for step in self._steps(catalog, namespace)]
         data = self._data("apply", str(namespace), caller, reload_id, options)
         return await self._begin(data, jobs, options)
 
@@ -285,6 +287,10 @@ class Node:
         steps = diff(catalog, self._fleet.currents())
         return [step for step in steps if namespace.covers(step.key.namespace)]
 
+    def _held_by(self, key: MountKey) -> str | None:
+        actor = self._fleet.get(key)
+        return actor.mount.held.who if actor is not None and actor.mount.held is not None else None
+
     async def _startable(self, key: MountKey) -> MountSpec:
         self._refuse_when_leaving()
         spec = self.catalog.mounts.get(key)
@@ -294,7 +300,7 @@ class Node:
         return spec
 
     async def _begin(self, data: ReloadData, jobs: Sequence[Job], options: Options) -> Reload:
-        jobs = await self._preflight.fit(jobs, self._fleet.currents(), partial=options.partial)
+        jobs = await self._preflight.fit(jobs, partial=options.partial)
         reload = Reload(data, jobs, options, self._has.clock)
         if options.dry_run:
             currents = self._fleet.currents()
@@ -348,7 +354,8 @@ class Node:
             raise Unavailable("cannot do this now: plugind is shutting down")
 
 
-def _job(step: Step) -> Job:
+def _job(step: Step, held_by: str | None) -> Job:
     plugin = step.wanted.plugin if step.wanted else step.running.plugin if step.running else ""
     verbs: dict[str, Verb] = {"replace": "reload", "start": "start", "stop": "stop", "settings": "settings"}
-    return Job(step.key, verbs.get(step.action, "keep"), str(plugin), step.wanted)
+    held = held_by if step.wanted is not None else None  # one that is removed goes, whoever stopped it
+    return Job(step.key, verbs.get(step.action, "keep"), str(plugin), step.wanted, held_by=held)

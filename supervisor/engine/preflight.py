@@ -1,12 +1,10 @@
 """Nothing is killed for nothing: everything that the new instances need is checked before the first kill."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from supervisor.domain.catalog import Launch, MountSpec
 from supervisor.domain.errors import Fault, TargetUnfit
-from supervisor.domain.names import MountKey
-from supervisor.domain.plan import Current
 from supervisor.engine.ports import Binaries
 from supervisor.engine.reload import Job
 
@@ -35,9 +33,7 @@ class Preflight:
         if faults:
             raise TargetUnfit(faults)
 
-    async def fit(
-        self, jobs: Sequence[Job], running: Mapping[MountKey, Current], *, partial: bool
-    ) -> Sequence[Job]:
+    async def fit(self, jobs: Sequence[Job], *, partial: bool) -> Sequence[Job]:
         """The jobs, if all their targets are fit; with `partial` those that are not carry the reason.
 
         A mount that is stopped by hand is not started by any of them, so its files do not matter.
@@ -45,9 +41,7 @@ class Preflight:
         Raises:
             TargetUnfit: With every fault of every mount; not with `partial`.
         """
-        starting = [
-            job for job in jobs if job.verb in {"reload", "start"} and not _is_held(running.get(job.key))
-        ]
+        starting = [job for job in jobs if job.verb in {"reload", "start"} and job.held_by is None]
         if not partial:
             await self.check(job.spec for job in starting if job.spec)
             return jobs
@@ -60,7 +54,3 @@ class Preflight:
         except TargetUnfit as error:
             return str(error)
         return None
-
-
-def _is_held(current: Current | None) -> bool:
-    return current is not None and current.held

@@ -54,6 +54,8 @@ class Job:
     spec: MountSpec | None = None
     refusal: str | None = None
     """Why nothing is done with it: it is unfit, and the caller said `partial`."""
+    held_by: str | None = None
+    """Who stopped it by hand: neither a reload nor an apply starts it."""
 
 
 Do = Callable[[Job, str], Awaitable[Ended]]
@@ -140,6 +142,8 @@ class Reload:
             row = self._rows[job.key]
             if job.refusal is not None:
                 row.result, row.error = "failed", job.refusal
+            elif job.held_by is not None:
+                row.result, row.error = "skipped", f"stopped by hand by {job.held_by}"
             elif job.verb == "keep":
                 row.result = "unchanged"
             elif self._halted:
@@ -165,8 +169,12 @@ def dry_row(job: Job, current: Current | None) -> MountResult:
         row.new_version = job.spec.launch.version
     if job.refusal is not None:
         row.result, row.error = "failed", job.refusal
-    elif current is not None and current.held:
-        row.result, row.error, row.new_version = "skipped", "stopped by hand", row.old_version
+    elif job.held_by is not None:
+        row.result, row.error, row.new_version = (
+            "skipped",
+            f"stopped by hand by {job.held_by}",
+            row.old_version,
+        )
     return row
 
 

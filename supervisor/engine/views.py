@@ -51,7 +51,7 @@ def instance_row(
         reason=mount.reason or (None if spec else NOT_LISTED),
         has_own_version=bool(spec and spec.has_own_version),
         stopped_by=mount.held.who if mount.held else None,
-        rolled_back_from=_rolled_back_from(mount),
+        rolled_back_from=_rolled_back_from(mount, spec),
         cpu_seconds=used[0] if used else None,
         memory_bytes=used[1] if used else None,
     )
@@ -71,8 +71,10 @@ def _row_without_actor(key: MountKey, spec: MountSpec | None) -> InstanceRow:
     )
 
 
-def _rolled_back_from(mount: Mount) -> str | None:
-    return mount.rolled_back_from.version if mount.rolled_back_from else None
+def _rolled_back_from(mount: Mount, spec: MountSpec | None) -> str | None:
+    """The version that failed, as long as the catalog still asks for it."""
+    former = mount.rolled_back_from
+    return former.version if former is not None and spec is not None and former == spec.launch else None
 
 
 def plan_row(step: Step, catalog: Catalog) -> PlanRow:

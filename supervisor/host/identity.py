@@ -4,6 +4,7 @@ psutil's `create_time` is computed with the wall clock and moves with it; the ti
 /proc/PID/stat do not. Whether a process belongs to an instance is decided in `trees.py`.
 """
 
+import errno
 import os
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Final
 
 from supervisor.domain.errors import Cannot
 
+SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _STATE: Final = 0
 _CPU: Final = slice(11, 13)
 _START: Final = 19
@@ -68,22 +70,36 @@ def uid_of(pid: int) -> int:
 def children_of(pid: int) -> list[int]:
     """The children of every thread of `pid`; none if it is gone.
 
+    Raises:
+        Cannot: No descriptor is left.
+
     Source: proc(5) /proc/PID/task/TID/children.
     """
     try:
         threads = os.listdir(f"/proc/{pid:d}/task")  # noqa: PTH208 - names, on the path of every kill
-    except OSError:
-        return []
+    except OSError as error:
+        return _nobody(pid, error)
     return [child for thread in threads for child in children_of_thread(pid, thread)]
 
 
 def children_of_thread(pid: int, thread: int | str) -> list[int]:
-    """The children that one thread started, or that came to it as orphans."""
+    """The children that one thread started, or that came to it as orphans.
+
+    Raises:
+        Cannot: No descriptor is left.
+    """
     try:
         with open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as file:  # noqa: PTH123 - the same
             return list(map(int, file.readall().split()))
-    except OSError:
-        return []
+    except OSError as error:
+        return _nobody(pid, error)
+
+
+def _nobody(pid: int, error: OSError) -> list[int]:
+    """No children, as the process is gone; want of descriptors tells nothing about them."""
+    if error.errno in SCARCE:
+        raise Cannot(f"cannot read the children of {pid:d}: {error.strerror}") from error
+    return []
 
 
 def _stat(pid: int) -> list[bytes] | None:

@@ -100,6 +100,7 @@ class Instances:
 
     def close(self) -> None:
         self.children.unwatch()
+        self._spawner.close()
 
     def unsupported(self, launch: Launch) -> str | None:
         return unsupported(launch)
@@ -264,7 +265,8 @@ class Instances:
             env = environment(key, instance, account, str(self.folders / instance.id), {})
             launch = replace(instance.launch, command=command[0], args=tuple(command[1:]))
             argv = command_line(launch, account)
-            main = self.children.add(self._spawner.spawn(argv, env, self._logs.open(key), mark))
+            handle = self._spawner.spawn(argv, env, self._logs.open(key), mark)
+            main = self.children.add(handle, is_helper=True)
             try:
                 status = await main.exited()
             finally:

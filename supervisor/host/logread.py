@@ -18,7 +18,8 @@ from supervisor.host.logcapture import Capture, Snapshot, Watcher
 from supervisor.host.logfile import LONGEST_LINE
 
 _BLOCK: Final = 64 << 10
-_CHUNK: Final = 256 << 10
+_CHUNK: Final = 16 << 10
+"""Small: its lines are sent one by one on the loop, between two other requests."""
 
 
 class LogLagged(Unavailable):

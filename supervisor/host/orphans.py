@@ -4,18 +4,25 @@ plugind is a child subreaper, so what a plugin daemonizes becomes our child. It 
 instance whose mark it carries: the soft RLIMIT_MSGQUEUE, a number of the instance that is set
 around each spawn and survives setsid, forks, exec and a cleared environment; else PLUGIND_INSTANCE
 in its environment; else the session. One that fits nobody is left alone.
+
+Of a former daemon's instance the orphans went to init, among strangers and the plugins of other
+plugind: there PLUGIND_INSTANCE counts with a TMPDIR or an output of ours only, the number where the
+environment names no other instance, and both only of what is no older than the instance.
 """
 
 import asyncio
 import os
 import resource
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
+from supervisor.domain.errors import Cannot
 from supervisor.domain.names import InstanceId, Seconds
-from supervisor.host.identity import children_of
+from supervisor.host.identity import SCARCE, children_of, start_ticks
 from supervisor.host.processes import Children, reap_orphan
 
 MARK_VARIABLE: Final = "PLUGIND_INSTANCE"
@@ -31,8 +38,12 @@ class Mark:
     instance: InstanceId
     number: int
     session: int
+    folder: str = ""
+    """Its TMPDIR, two below the runtime_dir: other plugind may have instances of the same id."""
     adopted: bool = False
     """Started by a former daemon: its orphans went to init, not to us."""
+    since: int = 0
+    """Start ticks of the main process, where they are known."""
 
 
 class Marks:
@@ -43,7 +54,8 @@ class Marks:
         self.own = (soft, hard)
         self._most = (_NO_LIMIT if hard == resource.RLIM_INFINITY else hard) - 1
         self._used: set[int] = set()
-        self._last = 0
+        # not from 1: another plugind on this machine counts too
+        self._last = int.from_bytes(os.urandom(4)) % max(1, self._most)
 
     def take(self) -> int:
         """A number in use by nobody; 0, which marks nothing, where the hard limit leaves none."""
@@ -82,44 +94,102 @@ class Orphans:
     def _look(self) -> None:
         waiting, self._waiting = self._waiting, {}
         self._looked = asyncio.get_running_loop().time()
-        found: dict[Mark, list[int]] = {mark: [] for mark in waiting}
-        by_number = {mark.number: mark for mark in waiting if mark.number}
-        by_name = {mark.instance: mark for mark in waiting}
-        by_session = {mark.session: mark for mark in waiting if mark.session}
-        ours = self._children.all()
-        for pid in self._children.others(ours):
-            if not reap_orphan(pid):
-                mark = _whose(pid, by_number, by_name, by_session)
-                if mark is not None:
-                    found[mark].append(pid)
-        adopted = {mark.instance: mark for mark in waiting if mark.adopted}
-        if adopted:
-            for pid in self._children.others(_all_pids() - set(ours)):
-                mark = adopted.get(instance_of(pid) or InstanceId(""))
-                if mark is not None:
-                    found[mark].append(pid)
+        try:
+            found = self._found(waiting)
+        except (OSError, Cannot) as error:  # no descriptor was left: nobody can say that nobody is left
+            for future in chain.from_iterable(waiting.values()):
+                if not future.done():
+                    future.set_exception(Cannot(f"cannot look for processes: {error}"))
+            return
         for mark, futures in waiting.items():
             for future in futures:
                 if not future.done():
                     future.set_result(found[mark])
 
+    def _found(self, marks: Collection[Mark]) -> dict[Mark, list[int]]:
+        found: dict[Mark, list[int]] = {mark: [] for mark in marks}
+        by_number = {mark.number: mark for mark in marks if mark.number}
+        by_name = {mark.instance: mark for mark in marks}
+        by_session = {mark.session: mark for mark in marks if mark.session}
+        ours = self._children.all()
+        for pid in self._children.others(ours):
+            # whose first: one that is dead may just have left a child that `ours` does not have yet
+            mark = _whose(pid, by_number, by_name, by_session)
+            if mark is not None:
+                found[mark].append(pid)
+            reap_orphan(pid)
+        for pid in self._children.helpers():
+            mark = _whose(pid, by_number, by_name, {})
+            if mark is not None:
+                found[mark].append(pid)
+        adopted = [mark for mark in marks if mark.adopted]
+        if adopted:
+            strangers = Strangers(adopted)
+            for pid in self._children.others(_all_pids() - set(ours)):
+                mark = strangers.whose(pid)
+                if mark is not None:
+                    found[mark].append(pid)
+        return found
+
+
+class Strangers:
+    """Tells the members of adopted instances from everybody else on this machine."""
+
+    def __init__(self, marks: Iterable[Mark]) -> None:
+        self._by_number = {mark.number: mark for mark in marks if mark.number}
+        self._by_name = {mark.instance: mark for mark in marks}
+        self._by_session = {mark.session: mark for mark in marks if mark.session}
+
+    def whose(self, pid: int) -> Mark | None:
+        by_session = self._by_session.get(_session_of(pid))
+        by_number = self._by_number.get(_number_of(pid))
+        environ = environ_of(pid)
+        name = environ.get(MARK_VARIABLE.encode())
+        by_name = None if name is None else self._by_name.get(InstanceId(name.decode(errors="replace")))
+        if by_name is not None and not (by_name is by_number or is_below(pid, environ, by_name.folder)):
+            by_name = None
+        mark = by_session or by_name or (by_number if name is None or by_number is by_name else None)
+        if mark is None or (start_ticks(pid) or 0) < mark.since:
+            return None
+        return mark
+
+
+def is_below(pid: int, environ: Mapping[bytes, bytes], folder: str) -> bool:
+    """Whether a process has this TMPDIR, or an output that lies in its runtime_dir, two above."""
+    if environ.get(b"TMPDIR") == os.fsencode(folder):
+        return True
+    runtime_dir = f"{Path(folder).parents[1]}/"
+    for output in (1, 2):
+        with suppress(OSError):
+            if os.readlink(f"/proc/{pid:d}/fd/{output}").startswith(runtime_dir):  # noqa: PTH115 - compared as text
+                return True
+    return False
+
 
 def _whose(
     pid: int, by_number: dict[int, Mark], by_name: dict[InstanceId, Mark], by_session: dict[int, Mark]
 ) -> Mark | None:
-    try:
-        number = resource.prlimit(pid, resource.RLIMIT_MSGQUEUE)[0]
-    except OSError:
-        number = 0
+    number = _number_of(pid)
     if number in by_number:
         return by_number[number]
     name = instance_of(pid)
     if name in by_name:
         return by_name[name]
+    return by_session.get(_session_of(pid))
+
+
+def _number_of(pid: int) -> int:
     try:
-        return by_session.get(os.getsid(pid))
+        return resource.prlimit(pid, resource.RLIMIT_MSGQUEUE)[0]
     except OSError:
-        return None
+        return 0
+
+
+def _session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return 0
 
 
 def descendants(pids: Iterable[int]) -> Iterator[int]:
@@ -135,11 +205,17 @@ def descendants(pids: Iterable[int]) -> Iterator[int]:
 
 
 def environ_of(pid: int) -> dict[bytes, bytes]:
-    """The environment that a process was started with; empty where it cannot be read."""
+    """The environment that a process was started with; empty where it cannot be read.
+
+    Raises:
+        Cannot: No descriptor is left.
+    """
     try:
         with Path(f"/proc/{pid:d}/environ").open("rb", buffering=0) as file:
             entries = file.readall().split(b"\0")
-    except OSError:
+    except OSError as error:
+        if error.errno in SCARCE:
+            raise Cannot(f"cannot read /proc/{pid:d}/environ: {error.strerror}") from error
         return {}
     return dict(entry.split(b"=", 1) for entry in entries if b"=" in entry)
 

@@ -41,7 +41,11 @@ class Handle:
             return None
         except OSError as error:
             raise Cannot(f"cannot watch pid {pid}: {error.strerror}") from error
-        found = start_ticks(pid)
+        try:
+            found = start_ticks(pid)
+        except Cannot:
+            os.close(pidfd)
+            raise
         if found is None or (ticks is not None and found != ticks):
             os.close(pidfd)
             return None
@@ -145,6 +149,7 @@ class Children:
 
     def __init__(self) -> None:
         self._mains: dict[int, Main] = {}
+        self._helpers: set[int] = set()
         self._sweep: asyncio.TimerHandle | None = None
 
     def watch(self) -> None:
@@ -156,14 +161,18 @@ class Children:
         if self._sweep is not None:
             self._sweep.cancel()
 
-    def add(self, handle: Handle, *, is_child: bool = True) -> Main:
+    def add(self, handle: Handle, *, is_child: bool = True, is_helper: bool = False) -> Main:
+        """Watch it; a helper (a stop command, a probe) is also a member of its instance, and ends with it."""
         main = Main(handle, self, is_child=is_child)
         self._mains[handle.pid] = main
+        if is_helper:
+            self._helpers.add(handle.pid)
         return main
 
     def forget(self, main: Main) -> None:
         if self._mains.get(main.pid) is main:
             del self._mains[main.pid]
+            self._helpers.discard(main.pid)
 
     def abandon(self, main: Main) -> None:
         """Nobody waits for it any more; it is reaped like an orphan."""
@@ -179,6 +188,10 @@ class Children:
     def others(self, pids: Iterable[int]) -> list[int]:
         """Those of `pids` that are no main process."""
         return [pid for pid in pids if pid not in self._mains]
+
+    def helpers(self) -> list[int]:
+        """Those whose status somebody waits for, and that end with their instance all the same."""
+        return list(self._helpers)
 
     def _noticed(self) -> None:
         if self._sweep is None:

@@ -137,12 +137,21 @@ class Spawner:
         self._marks = marks
         self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._plugin_files = self._files
+        self._null = self._low = -1
 
     def raise_own_limit(self) -> None:
         """Raise plugind's own limit of descriptors to the hard one; plugins get the original."""
         hard = self._files[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self._files = (hard, hard)
+        self._null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._low = os.dup(self._null)
+
+    def close(self) -> None:
+        if self._low >= 0:
+            os.close(self._low)
+            os.close(self._null)
+            self._null = self._low = -1
 
     def spawn(self, argv: list[str], env: Mapping[str, str], output: int, mark: int) -> Handle:
         """Start `argv`, whose stdout and stderr are the descriptor `output`.
@@ -152,6 +161,15 @@ class Spawner:
 
         Source: posix_spawn(3); setrlimit(2) for the mark and the limit of descriptors.
         """
+        if self._low < 0 or output < self._plugin_files[0]:
+            return self._spawn(argv, env, output, mark)
+        os.dup2(output, self._low, inheritable=False)  # posix_spawn refuses numbers above the soft limit
+        try:
+            return self._spawn(argv, env, self._low, mark)
+        finally:
+            os.dup2(self._null, self._low, inheritable=False)
+
+    def _spawn(self, argv: list[str], env: Mapping[str, str], output: int, mark: int) -> Handle:
         actions = (
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, output, 1),

@@ -520,7 +520,7 @@ def test_a_stop_by_hand_is_sticky_and_a_start_ends_it() -> None:
     assert stopped.phase is Phase.STOPPED
     assert stopped.remembered.held == BY_HAND
     assert answers(actions) == [(("x",), DONE, False)]
-    assert answer(then) == Answer(("r",), SKIPPED, "stopped by uid 0")
+    assert answer(then) == Answer(("r",), SKIPPED, "stopped by hand by uid 0")
     assert skipped == stopped
     assert started.held is None
     assert started.phase is Phase.READY
