@@ -173,6 +173,8 @@ class Sandbox:
         self.port = str(free_port())
         for name in ("config", "plugins"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        catalog = folder / "config" / "catalog.yaml"  # whoever tried `make run` may have moved the pin on
+        catalog.write_text(re.sub(r"pin: \S+", "pin: v1.0.0", catalog.read_text(), count=1))
         for path in (folder, *(folder / "plugins").glob("*")):
             path.chmod(path.stat().st_mode & ~0o022)
         (folder / ".venv").symlink_to(VENV)
@@ -262,6 +264,16 @@ class Sandbox:
                 self.start()  # it died in an example: its plugins live, and go with the next one
             self._daemon.terminate()
             self._daemon.wait(DEADLINE)
+
+
+def as_in_a_terminal(*words: str | Path) -> list[str | Path]:
+    """`words` with SIGINT as it is there: whoever runs the tests in the background has it ignored."""
+    code = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    return [sys.executable, "-c", code, *words]
 
 
 def free_port() -> int:
