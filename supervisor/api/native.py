@@ -87,7 +87,7 @@ async def logs(call: Call) -> Text | Stream:
 
 async def _as_text(lines: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     async for line in _closing(lines):
-        yield line
+        yield line + b"\n"
 
 
 async def why(call: Call) -> Answer:

@@ -31,7 +31,7 @@ def cut(seen: bytes, room: int, *, must_begin: bool) -> tuple[int, bool]:
     """
     if len(seen) <= room:
         return len(seen), False
-    fits = max(room, 0)
+    fits = seen.rfind(b"\n", 0, max(room, 0)) + 1
     if fits:
         return fits, True
     if not must_begin:

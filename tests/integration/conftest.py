@@ -1,17 +1,18 @@
-"""Fixtures: a plugind of its own for each test, and nothing left behind by any."""
+"""Fixtures: a plugind of its own for each test or module, and nothing left behind by any."""
 
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from harness import Plugind, processes_below
 
 
-@pytest.fixture
-def plugind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plugind]:
-    folder = tmp_path_factory.mktemp("p")
+@contextmanager
+def lent(folder: Path) -> Iterator[Plugind]:
+    """A plugind in `folder`, not started; afterwards it is stopped, and told no traceback meanwhile."""
     folder.chmod(0o755)
     daemon = Plugind(folder)
     yield daemon
@@ -22,6 +23,21 @@ def plugind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plugind]:
         with os.fdopen(os.pidfd_open(pid)) as handle:
             signal.pidfd_send_signal(handle.fileno(), signal.SIGKILL)
     assert not left, f"left behind: {left}"
+    broken = [entry for entry in daemon.log if "exception" in entry or "Traceback" in entry.get("text", "")]
+    assert not broken, f"plugind told of broken code: {broken}"
+
+
+@pytest.fixture
+def plugind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plugind]:
+    with lent(tmp_path_factory.mktemp("p")) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def shared_plugind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plugind]:
+    """One for a whole module, whose tests leave it as they found it; a start costs most of a second."""
+    with lent(tmp_path_factory.mktemp("p")) as daemon:
+        yield daemon
 
 
 @pytest.fixture(scope="session", autouse=True)

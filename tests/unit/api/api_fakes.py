@@ -21,7 +21,7 @@ from supervisor.domain.catalog import (
     Tcp,
     Version,
 )
-from supervisor.domain.errors import BadRequest, NotFound
+from supervisor.domain.errors import BadRequest, NotFound, Unavailable
 from supervisor.domain.names import MountKey, Namespace, PluginRef, Seconds
 from supervisor.domain.plan import Target, select
 from supervisor.engine.node import Options
@@ -105,8 +105,9 @@ class FakeNode:
         self.breaks: Exception | None = None
         self.open_streams = 0
         self.stream_ended = asyncio.Event()
-        self.log: list[bytes] = [b"one\n", b"two \xff\n"]
+        self.log: list[bytes] = [b"one", b"two \xff"]
         self.flood = False
+        self.lags = False
 
     @property
     def catalog(self) -> Catalog:
@@ -251,6 +252,8 @@ class FakeNode:
                 yield line
             while self.flood:
                 yield b"x" * 65536
+            if self.lags:
+                raise Unavailable("the reader was too slow")
             await asyncio.Event().wait()
 
     @contextmanager

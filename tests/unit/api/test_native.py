@@ -134,6 +134,20 @@ async def test_followed_logs_stream_until_the_client_goes(served: Any, node: Any
     assert node.open_streams == 0
 
 
+async def test_a_follower_that_is_too_slow_is_told_why_its_stream_is_not_whole(
+    served: Any, node: Any
+) -> None:
+    node.lags = True
+    reader, writer = await served.connect()
+
+    writer.write(b"GET /v1/supervisor/logs/kv?follow=true HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    body = await reader.read()
+    assert b"two \xff\n" in body
+    assert body.endswith(b"plugind: the reader was too slow\n\r\n")  # and no last chunk
+    writer.close()
+
+
 async def test_a_stream_survives_a_half_close_and_ends_with_the_client(served: Any, node: Any) -> None:
     reader, writer = await served.connect()
     writer.write(b"GET /v1/supervisor/events HTTP/1.1\r\nHost: x\r\n\r\n")
