@@ -315,9 +315,10 @@ def main() -> int:
     for path in options.documents:
         document = Document.read(path)
         outputs = run(document)
-        if options.write:
+        found = differences(document, outputs)
+        if found and options.write:  # else every pid in it would change for nothing
             path.write_text(document.with_outputs(outputs))
-        elif found := differences(document, outputs):
+        elif found:
             sys.stdout.write(found)
             status = 1
     return status

@@ -161,3 +161,16 @@ def test_every_key_of_the_catalog_and_the_settings_is_on_their_page() -> None:
         assert re.search(rf"[\s`{{(,]{key}[:`, ]", text), key
     for key in REFUSED_YET:
         assert re.search(rf"Refused by this version.*`{key}`", text.replace("\n", " ")), key
+
+
+def test_the_log_events_that_people_alert_on_exist_and_are_all_in_the_changelog() -> None:
+    source = "\n".join(path.read_text() for path in (ROOT / "supervisor").rglob("*.py"))
+    logged = set(re.findall(r'\.(?:info|warning|error|exception)\(\s*"([a-z]+_[a-z_]+)"', source))
+    table = (ROOT / "README.md").read_text().partition("## What to watch")[2]
+    told = (ROOT / "CHANGELOG.md").read_text()
+
+    assert {"mount_failed", "reload_rolled_back", "daemon_started"} <= logged
+    named = re.findall(r"`([a-z]+(?:_[a-z]+)+)`", table)
+    assert len(named) > 8
+    assert set(named) <= logged
+    assert {event for event in logged if f"`{event}`" not in told} == set()

@@ -92,12 +92,9 @@ def _note(row: Row) -> str:
     """What is wrong comes first: the end may not fit on the line."""
     notes: list[str] = []
     reason = str(row.get("reason") or "")
-    stopped, rolled_back = (
-        f"stopped by {row.get('stopped_by')}",
-        f"rolled back from {row.get('rolled_back_from')}",
-    )
-    if row.get("stopped_by") and stopped not in reason:  # a reason that says it as well says more
-        notes.append(stopped)
+    stopped_by, rolled_back = row.get("stopped_by"), f"rolled back from {row.get('rolled_back_from')}"
+    if stopped_by and str(stopped_by) not in reason:  # a reason that says it as well says more
+        notes.append(f"stopped by {stopped_by}")
     if reason:
         notes.append(reason)
     elif row.get("last_exit") and row.get("state") in {"backoff", "failed"}:
