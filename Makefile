@@ -14,7 +14,7 @@ SAFE   := chmod g-w,o-w . && chmod -R g-w,o-w plugins
 help:                ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-run: $(VENV)/ready $(RUN)/plugind.yaml  ## Run the daemon in the foreground with config/catalog.yaml
+run: short $(VENV)/ready $(RUN)/plugind.yaml  ## Run the daemon in the foreground with config/catalog.yaml
 	@$(SAFE)
 	@sh config/announce.sh $(RUN)/control.sock $(VENV)/bin/pluginctl $$$$ & exec $(VENV)/bin/plugind --config $(RUN)/plugind.yaml
 
@@ -68,6 +68,11 @@ $(RUN)/plugind.yaml: Makefile
 	@mkdir -p $(RUN)
 	@printf '%s\n' '# made by `make run`' 'catalog: $(CURDIR)/config/catalog.yaml' 'node: demo' \
 	  'socket: {path: $(RUN)/control.sock}' 'runtime_dir: $(RUN)' 'state_dir: $(RUN)/state' 'log_dir: $(RUN)/log' > $@
+
+.PHONY: short
+short:
+	@run=$(RUN); [ "$${#run}" -le 75 ] || { echo "cannot run below $$run: the path of a Unix socket has at most 107 bytes." \
+	  "Name a shorter folder: make run RUN=/tmp/plugind" >&2; exit 1; }
 
 # What tests need from Debian; without root those tests are skipped and say what to install.
 .PHONY: system

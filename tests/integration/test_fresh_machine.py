@@ -187,22 +187,35 @@ def works(clone: Clone, running: list[Running]) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_fresh_clone_runs_after_one_command_also_with_umask_002(
-    place: Path, running: list[Running]
+@pytest.mark.parametrize(
+    ("umask", "uid"),
+    [
+        pytest.param("002", None, id="umask-002"),
+        # whoever is no root already has been a normal user in the first
+        *([pytest.param("022", NOBODY, id="normal-user")] if os.getuid() == 0 else []),
+    ],
+)
+def test_a_fresh_clone_runs_after_one_command(
+    umask: str, uid: int | None, place: Path, running: list[Running]
 ) -> None:
-    clone = Clone(place / "x", base_python(), environ=environment(a_home(place))).clone("002")
-    assert clone.folder.stat().st_mode & stat.S_IWGRP
+    (place / "u").mkdir()
+    python = base_python() if uid is None else a_python_for_everybody()
+    clone = Clone(place / "u" / "x", python, uid, environment(a_home(place / "u"))).clone(umask)
+    assert bool(clone.folder.stat().st_mode & stat.S_IWGRP) == (umask == "002")
 
     works(clone, running)
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.skipif(os.getuid() != 0, reason="runs as a normal user already")
-def test_a_fresh_clone_runs_for_a_normal_user_too(place: Path, running: list[Running]) -> None:
-    (place / "u").mkdir()
-    clone = Clone(place / "u" / "x", a_python_for_everybody(), NOBODY, environment(a_home(place / "u")))
+def test_a_folder_too_deep_for_sockets_is_said_with_a_way_out(place: Path, running: list[Running]) -> None:
+    deep = place / ("d" * 70)
+    deep.mkdir()
+    clone = a_built_clone(deep)
 
-    works(clone.clone("022"), running)
+    running.append(refused := clone.run())
+    out, _ = refused.process.communicate(timeout=DEADLINE)
+
+    assert refused.process.returncode == 2
+    assert "Name a shorter folder: make run RUN=/tmp/plugind\n" in out
 
 
 def a_python_for_everybody() -> str:
