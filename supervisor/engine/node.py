@@ -4,10 +4,9 @@ Here a request becomes jobs for the mounts' actors, after everything that it nee
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, Generic
+from typing import Any, Final
 from uuid import uuid4
 
 import msgspec
@@ -22,24 +21,13 @@ from supervisor.domain.mount import launch_to_start
 from supervisor.domain.names import MountKey, Namespace, PluginRef
 from supervisor.domain.plan import Step, Target, diff, select
 from supervisor.engine import views
+from supervisor.engine.facilities import About, Facilities
 from supervisor.engine.feed import Feed
 from supervisor.engine.fleet import Fleet
 from supervisor.engine.mount import Ended, World
 from supervisor.engine.narrator import narrate, row_of
-from supervisor.engine.ports import (
-    Audit,
-    Binaries,
-    CatalogFile,
-    Clock,
-    History,
-    Logs,
-    Memory,
-    P,
-    Processes,
-    Remains,
-)
 from supervisor.engine.preflight import Preflight
-from supervisor.engine.reload import DONE, Job, Options, Reload, Verb, dry_row, fill, pending
+from supervisor.engine.reload import DONE, Job, Options, Reload, Verb, dry_row, fill, job_of, pending
 from supervisor.engine.staging import Staging
 from supervisor.wire import InstanceRow, MountResult, NodeStatus, PinData, PlanData, ReloadData, TransitionRow
 
@@ -48,33 +36,6 @@ log = structlog.get_logger(__name__)
 Ticket = Reload
 KEPT: Final = 200
 """Finished reloads that are answered from memory; older ones from history."""
-
-
-@dataclass(frozen=True, slots=True)
-class Facilities(Generic[P]):
-    """What a node is built from."""
-
-    clock: Clock
-    processes: Processes[P]
-    remains: Remains[P]
-    binaries: Binaries
-    logs: Logs
-    memory: Memory
-    history: History
-    audit: Audit
-    file: CatalogFile
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What this node is."""
-
-    name: str
-    version: str
-    pid: int
-    uses: Mapping[str, str]
-    parallel: int
-    """Replacements at a time where a request does not say."""
 
 
 class Node:
@@ -224,7 +185,7 @@ class Node:
         """
         self._refuse_when_leaving()
         catalog = await self._staging.current()
-        jobs = [_job(step, self._held_by(step.key)) for step in self._steps(catalog, namespace)]
+        jobs = [job_of(step, self._held_by(step.key)) for step in self._steps(catalog, namespace)]
         data = self._data("apply", str(namespace), caller, reload_id, options)
         return await self._begin(data, jobs, options)
 
@@ -352,10 +313,3 @@ class Node:
     def _refuse_when_leaving(self) -> None:
         if self._leaving:
             raise Unavailable("cannot do this now: plugind is shutting down")
-
-
-def _job(step: Step, held_by: str | None) -> Job:
-    plugin = step.wanted.plugin if step.wanted else step.running.plugin if step.running else ""
-    verbs: dict[str, Verb] = {"replace": "reload", "start": "start", "stop": "stop", "settings": "settings"}
-    held = held_by if step.wanted is not None else None  # one that is removed goes, whoever stopped it
-    return Job(step.key, verbs.get(step.action, "keep"), str(plugin), step.wanted, held_by=held)

@@ -14,7 +14,7 @@ from typing import Final, Literal
 from supervisor.domain.catalog import MountSpec
 from supervisor.domain.events import Outcome
 from supervisor.domain.names import MountKey, Seconds
-from supervisor.domain.plan import Current
+from supervisor.domain.plan import Current, Step
 from supervisor.engine.liveness import pause
 from supervisor.engine.mount import Ended
 from supervisor.engine.ports import Clock
@@ -196,3 +196,11 @@ def fill(row: MountResult, ended: Ended, done: Result) -> None:
     row.down_seconds = None if ended.down is None or math.isnan(ended.down) else round(ended.down, 6)
     row.error = ended.reason
     row.log = ended.log
+
+
+def job_of(step: Step, held_by: str | None) -> Job:
+    """What apply does for one step of a plan."""
+    plugin = step.wanted.plugin if step.wanted else step.running.plugin if step.running else ""
+    verbs: dict[str, Verb] = {"replace": "reload", "start": "start", "stop": "stop", "settings": "settings"}
+    held = held_by if step.wanted is not None else None  # one that is removed goes, whoever stopped it
+    return Job(step.key, verbs.get(step.action, "keep"), str(plugin), step.wanted, held_by=held)
