@@ -71,7 +71,7 @@ def main() -> None:
                 used.append(ours)
                 subprocess.run(["rm", "-r", folder], check=True)
             file_s, fifo_s, cpu_s = (sorted(times)[ROUNDS // 2] for times in (direct, through, used))
-            print(  # noqa: T201 - its output is what a benchmark is for
+            print(
                 f"{words:20} to a file {file_s:.2f} s, through plugind {fifo_s:.2f} s "
                 f"(ratio {fifo_s / file_s:.2f}), plugind's CPU {cpu_s:.2f} s"
             )
