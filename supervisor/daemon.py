@@ -251,20 +251,22 @@ def main(context: click.Context, config: Path | None) -> None:
     if context.invoked_subcommand is not None:
         return
     set_up_logs()
+    status = 0
     try:
         settings, defaults = load_settings(config)
         prepare_process(settings)
         asyncio.run(Daemon(settings, defaults).run())
     except* AlreadyRunning as group:
-        _end_with(group, EXIT_RUNNING)
+        status = _told(group, EXIT_RUNNING)
     except* PlugindError as group:
-        _end_with(group, EXIT_FAULTY)
+        status = _told(group, EXIT_FAULTY)
+    sys.exit(status)  # not within except*: Debian's Python 3.11.2 wraps a SystemExit from there in a group
 
 
-def _end_with(group: ExceptionGroup[PlugindError], status: int) -> None:
+def _told(group: ExceptionGroup[PlugindError], status: int) -> int:
     for error in group.exceptions:
         click.echo(f"plugind: {error}", err=True)
-    sys.exit(status)
+    return status
 
 
 @main.command()
