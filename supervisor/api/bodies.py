@@ -164,6 +164,7 @@ def reload_request(body: bytes, content_type: str = "", *, takes_target: bool = 
             partial=_field(known, "partial", _flag) or False,
             canary=_field(known, "canary", _count) or 0,
             canary_for=_field(known, "canary_for", _duration) or 0.0,
+            scope=_scope(known.get("scope")),
         ),
         plugin=_field(known, "plugin", _text) or "",
         mounts=_field(known, "mounts", _paths) or (),

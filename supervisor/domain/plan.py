@@ -19,9 +19,6 @@ class ByPlugin:
     type: PluginType | None = None
     everywhere: bool = False
 
-    def __str__(self) -> str:
-        return f"{self.type or 'any'}/{self.name}" + (" in all namespaces" if self.everywhere else "")
-
 
 @dataclass(frozen=True, slots=True)
 class ByMounts:
@@ -29,11 +26,17 @@ class ByMounts:
 
     paths: tuple[str, ...]
 
-    def __str__(self) -> str:
-        return ", ".join(self.paths)
-
 
 Target = ByPlugin | ByMounts
+
+
+def described(target: Target, namespace: Namespace) -> str:
+    """What was asked for, for people: `auth/mock-plugin in all namespaces`, `auth/a, auth/b in team-a`."""
+    match target:
+        case ByPlugin(name, kind, everywhere):
+            return f"{kind or 'any type'}/{name} in {'all namespaces' if everywhere else namespace}"
+        case ByMounts(paths):
+            return f"{', '.join(paths)} in {namespace}"
 
 
 def select(catalog: Catalog, target: Target, namespace: Namespace) -> tuple[MountKey, ...]:

@@ -19,7 +19,7 @@ from supervisor.domain.errors import NotFound, PlugindError, Unavailable
 from supervisor.domain.memory import StoppedBy
 from supervisor.domain.mount import launch_to_start
 from supervisor.domain.names import MountKey, Namespace, PluginRef
-from supervisor.domain.plan import Step, Target, diff, select
+from supervisor.domain.plan import Step, Target, described, diff, select
 from supervisor.engine import views
 from supervisor.engine.facilities import About, Facilities
 from supervisor.engine.feed import Feed
@@ -174,7 +174,7 @@ class Node:
         jobs = [
             Job(spec.key, "reload", str(spec.plugin), spec, held_by=self._held_by(spec.key)) for spec in specs
         ]
-        data = self._data("reload", str(target), caller, reload_id, options)
+        data = self._data("reload", described(target, namespace), caller, reload_id, options)
         return await self._begin(data, jobs, options)
 
     async def apply(self, namespace: Namespace, options: Options, caller: Caller, reload_id: str) -> Ticket:
@@ -300,6 +300,7 @@ class Node:
             reload_id=reload_id,
             verb="apply" if verb == "apply" else "reload",
             dry_run=options.dry_run,
+            scope=options.scope,
             target=target,
             by=caller.name,
             started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),

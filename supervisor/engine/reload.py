@@ -42,6 +42,7 @@ class Options:
     partial: bool = False
     canary: int = 0
     canary_for: Seconds = 0.0
+    scope: str = ""
 
 
 @dataclass(frozen=True, slots=True)

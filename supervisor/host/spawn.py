@@ -50,10 +50,12 @@ def account_of(launch: Launch) -> Account:
     account = own_account()
     try:
         if launch.user is not None:
-            user = pwd.getpwnam(launch.user)
+            user = pwd.getpwuid(int(launch.user)) if launch.user.isdecimal() else pwd.getpwnam(launch.user)
             account = Account(user.pw_uid, user.pw_gid, user.pw_dir)
         if launch.group is not None:
-            account = replace(account, gid=grp.getgrnam(launch.group).gr_gid)
+            name = launch.group
+            group = grp.getgrgid(int(name)) if name.isdecimal() else grp.getgrnam(name)
+            account = replace(account, gid=group.gr_gid)
     except KeyError as error:
         raise Cannot(f"cannot run as {launch.user or ''}:{launch.group or ''}: {error.args[0]}") from error
     return account
@@ -114,7 +116,7 @@ def command_line(launch: Launch, account: Account) -> list[str]:
     Source: prlimit(1), setpriv(1), both of util-linux; sh(1) for the folder.
     """
     argv = [launch.command, *launch.args]
-    if account.uid != os.geteuid() or launch.group is not None:
+    if (account.uid, account.gid) != (os.geteuid(), os.getegid()):
         groups = ["--init-groups"] if launch.user is not None else ["--keep-groups"]
         argv = ["/usr/bin/setpriv", f"--reuid={account.uid}", f"--regid={account.gid}", *groups, "--", *argv]
     options = _limit_options(launch.limits)
