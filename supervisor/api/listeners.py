@@ -22,6 +22,7 @@ from supervisor.domain.errors import AlreadyRunning, Cannot
 
 _LONGEST_PATH: Final = 107
 BACKLOG: Final = 4096
+_LOCK_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class Lock:
@@ -34,9 +35,7 @@ class Lock:
     @property
     def is_in_place(self) -> bool:
         """Whether whoever opens the path meets our lock."""
-        with contextlib.suppress(OSError):
-            return _identity(os.fstat(self._fd)) == _identity(os.lstat(self.path))
-        return False
+        return _is_at(self.path, os.fstat(self._fd))
 
     def close(self) -> None:
         os.close(self._fd)
@@ -45,21 +44,31 @@ class Lock:
 def _locked(path: Path) -> int:
     while True:
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = os.open(path, _LOCK_FLAGS, 0o600)
         except OSError as error:
             raise Cannot(f"cannot open the lock file {path}: {error.strerror}") from error
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            os.close(fd)
+            raise Cannot(f"cannot use the lock file {path}: it is no regular file with one name; remove it")
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             pid = _pid_in(fd)
             os.close(fd)
             raise AlreadyRunning(pid, str(path).removesuffix(".lock")) from error
-        with contextlib.suppress(OSError):
-            if _identity(os.fstat(fd)) == _identity(os.lstat(path)):
+        if _is_at(path, found):
+            with contextlib.suppress(OSError):  # a full disk; the pid is for people
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-                return fd
+            return fd
         os.close(fd)  # removed between open and flock: it guards nothing
+
+
+def _is_at(path: Path, found: os.stat_result) -> bool:
+    with contextlib.suppress(OSError):
+        return _identity(found) == _identity(os.lstat(path))
+    return False
 
 
 def _pid_in(fd: int) -> int | None:

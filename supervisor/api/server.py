@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import structlog
+from aiohttp import HttpVersion10, HttpVersion11
 from aiohttp.web_protocol import RequestPayloadError
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
@@ -209,6 +210,9 @@ class Server:
         )
 
     def _check_headers(self, request: BaseRequest) -> None:
+        if request._version not in {HttpVersion10, HttpVersion11}:  # noqa: SLF001 - what was read is kept
+            request._version = HttpVersion11  # noqa: SLF001 - or the answer would claim to be of that version
+            raise BadRequest("cannot read the request: it is not HTTP/1.1")
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise BadRequest("cannot read the body: Content-Encoding is not supported, send it as it is")
         expected = request.headers.get("Expect")
