@@ -43,7 +43,7 @@ async def apply(call: Call) -> Answer:
     asked = bodies.reload_request(call.body, call.headers.get("Content-Type", ""), takes_target=False)
     if asked.scope and call.settings.cluster is not None:
         raise BadRequest("cannot apply: scope global over a cluster is not supported by this version")
-    call.deed = "apply"
+    call.deed = f"{'dry run of ' * asked.options.dry_run}apply"
     call.begun = True
     ticket = await call.node.apply(call.namespace, asked.options, call.caller, call.request_id)
     is_done = await settled(call, ticket, asked)

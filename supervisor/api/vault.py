@@ -6,7 +6,7 @@ from supervisor.api.calls import Answer, Call
 from supervisor.api.outcomes import answer_of, problems, settled, visible
 from supervisor.domain.errors import BadRequest, NotFound
 from supervisor.domain.names import PLUGIN_TYPES, PluginRef, PluginType, is_name, shortened
-from supervisor.domain.plan import ByPlugin, Target
+from supervisor.domain.plan import ByPlugin, Target, described
 
 NO_CLUSTER = "no cluster is configured: reloaded on this node only"
 
@@ -38,8 +38,9 @@ async def reload_backend(call: Call) -> Answer:
 async def _reload(call: Call, asked: bodies.ReloadRequest, target: Target) -> Answer:
     if asked.scope == "global" and call.settings.cluster is not None:
         raise BadRequest("cannot reload: scope global over a cluster is not supported by this version")
-    what = target.name if isinstance(target, ByPlugin) else ", ".join(target.paths)
-    call.deed = f"reload {shortened(what)}"
+    call.deed = (
+        f"{'dry run of ' * asked.options.dry_run}reload {shortened(described(target, call.namespace))}"
+    )
     call.begun = True
     ticket = await call.node.reload(target, call.namespace, asked.options, call.caller, call.request_id)
     is_done = await settled(call, ticket, asked)

@@ -256,7 +256,7 @@ async def test_a_client_that_goes_away_cancels_nothing(served: Any, node: Any) -
     ticket.finish()
     await served.ask("GET", "/v1/sys/health")
 
-    assert [line[1:] for line in node.audited] == [("reload kv", "root", "done")]
+    assert [line[1:] for line in node.audited] == [("reload any type/kv in root", "root", "done")]
 
 
 async def test_an_idle_connection_is_kept_for_the_next_request(served: Any) -> None:
