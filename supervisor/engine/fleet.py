@@ -30,6 +30,7 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
         self._world = world
         self._actors: dict[MountKey, MountActor[P]] = {}
         self._remembered: dict[MountKey, Remembered] = {}
+        self._closing = False
 
     def __getitem__(self, key: MountKey) -> MountActor[P]:
         return self._actors[key]
@@ -106,6 +107,7 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
 
     async def shut_down(self) -> None:
         """Return when every instance is stopped, and the sticky stops are what they were."""
+        self._close()
         stops = [
             actor.ask(events.Stop(command), command)
             for actor in self._actors.values()
@@ -116,9 +118,16 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
 
     async def leave(self) -> None:
         """Let go of every instance: the next plugind adopts them."""
+        self._close()
         for actor in self._actors.values():
             actor.leave()
         await self._world.memory.flush()
+
+    def _close(self) -> None:
+        """Reloads that are under way go on, and start nothing more; also where a mount is new."""
+        self._closing = True
+        for actor in self._actors.values():
+            actor.is_closing = True
 
     async def _remove(self, key: MountKey, command: str) -> Ended:
         actor = self._actors.get(key)
@@ -135,5 +144,6 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
     def _made(self, key: MountKey, policies: Policies) -> MountActor[P]:
         mount: Mount = remembering(key, policies, self._remembered.get(key, Remembered()))
         actor = MountActor(mount, self._world)
+        actor.is_closing = self._closing
         self._actors[key] = actor
         return actor

@@ -33,6 +33,7 @@ from supervisor.domain.events import (
     Spawn,
     Spawned,
     SpawnFailed,
+    Stop,
     StopCommandDone,
     TimerFired,
     TreeGone,
@@ -97,6 +98,9 @@ class MountActor(Generic[P]):
         self._starts: dict[int, asyncio.Task[None]] = {}
         self._timers: dict[tuple[str, int], asyncio.TimerHandle] = {}
         self._answers: dict[str, asyncio.Future[Ended]] = {}
+        self.is_closing = False
+        """plugind is ending: nothing is started any more."""
+        self._left = False
 
     @property
     def key(self) -> MountKey:
@@ -109,6 +113,8 @@ class MountActor(Generic[P]):
 
     async def ask(self, event: Event, command: str) -> Ended:
         """Post a command and wait for its answer; the caller going away cancels nothing."""
+        if self.is_closing and not isinstance(event, Stop):
+            return Ended(self.key, Outcome.SKIPPED, "plugind is shutting down")
         answered: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._answers[command] = answered
         self.post(event)
@@ -122,7 +128,7 @@ class MountActor(Generic[P]):
     def post(self, event: Event) -> None:
         """Take `event` after those that came before it."""
         self._events.append(event)
-        if self._busy:
+        if self._busy or self._left:
             return
         self._busy = True
         try:
@@ -132,7 +138,8 @@ class MountActor(Generic[P]):
             self._busy = False
 
     def leave(self) -> None:
-        """Let go of everything: the next plugind adopts what lives."""
+        """Let go of everything: the next plugind adopts what lives, and what happens now is its business."""
+        self.is_closing = self._left = True
         for timer in self._timers.values():
             timer.cancel()
         for task in self._starts.values():
@@ -147,12 +154,18 @@ class MountActor(Generic[P]):
         if self.mount is before and not actions:
             return
         if self.mount.remembered != before.remembered:
-            self._world.memory.remember(self.key, self.mount.remembered)
+            self._remember()
         instance = self.mount.instance or before.instance
         pid = self._pids.get(instance.generation) if instance else None
         self.history.append(self._world.feed.publish(before, event, self.mount, actions, now, pid))
         for action in actions:
             self._perform(action)
+
+    def _remember(self) -> None:
+        try:
+            self._world.memory.remember(self.key, self.mount.remembered)
+        except PlugindError as error:  # what was decided is done all the same
+            log.error("mount_not_remembered", mount=str(self.key), reason=str(error))
 
     def _perform(self, action: Action) -> None:
         match action:
@@ -162,7 +175,10 @@ class MountActor(Generic[P]):
             case SignalMain(generation, number):
                 self._signal(generation, number)
             case RunStopCommand(generation, command):
-                self._task(self._run_stop_command(generation, command))
+                self._task(
+                    self._run_stop_command(generation, command),
+                    lambda _: self.post(StopCommandDone(generation)),
+                )
             case KillTree(generation, grace):
                 self._end(generation, grace)
             case SetTimer(name, generation, when):
@@ -251,7 +267,10 @@ class MountActor(Generic[P]):
         if process is None:
             self._unwanted.add(generation)  # the spawn under way fails, and says so
         else:
-            self._task(self._end_tree(generation, process, grace))
+            self._task(
+                self._end_tree(generation, process, grace),
+                lambda reason: self.post(TreeSurvived(generation, reason)),
+            )
 
     async def _end_tree(self, generation: int, process: P, grace: Seconds) -> None:
         try:
@@ -282,19 +301,27 @@ class MountActor(Generic[P]):
             task.cancel()
 
     def _spawn_task(self, generation: int, work: Coroutine[Any, Any, None]) -> None:
-        task = self._task(work)
+        task = self._task(work, lambda reason: self._start_broke(generation, reason))
         self._starts[generation] = task
         task.add_done_callback(lambda _: self._starts.pop(generation, None))
 
-    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return self._world.tasks.create_task(self._guarded(work))
+    def _start_broke(self, generation: int, reason: str) -> None:
+        if generation in self._running:
+            self.post(ProbeFailed(generation, reason))
+        else:
+            self._unwanted.discard(generation)
+            self.post(SpawnFailed(generation, reason))
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    def _task(self, work: Coroutine[Any, Any, None], broke: Callable[[str], None]) -> asyncio.Task[None]:
+        return self._world.tasks.create_task(self._guarded(work, broke))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None], broke: Callable[[str], None]) -> None:
         try:
             await work
-        except Exception:
-            # one of the two edges: a fault here may cost this mount, never the others
+        except Exception as error:
+            # one of the two edges: a fault here costs this mount a failed step, the others nothing
             log.exception("effect_broke", namespace=str(self.key.namespace), mount=self.key.path)
+            broke(f"plugind failed at it: {error!r}")
 
     def _answer(self, answer: Answer) -> None:
         ended = Ended(
@@ -310,7 +337,7 @@ class MountActor(Generic[P]):
         if answer.failed is None:
             self._tell(answer, ended)
         else:
-            self._task(self._tell_with_log(answer, ended, answer.failed))
+            self._task(self._tell_with_log(answer, ended, answer.failed), lambda _: self._tell(answer, ended))
 
     async def _tell_with_log(self, answer: Answer, ended: Ended, failed: Instance) -> None:
         lines = await self._world.logs.last_lines(self.key, failed.id)

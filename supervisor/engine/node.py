@@ -64,15 +64,19 @@ class Node:
         self._reloads: dict[str, Reload] = {}
         self._warnings: list[str] = []
         self._leaving = False
+        self._begun = asyncio.Event()
+        self._begun.set()
 
     # --- the life of the daemon
 
     async def begin(self) -> None:
-        """Read the catalog, adopt what lives and start the rest."""
+        """Read the catalog, adopt what lives and start the rest; commands wait until that is done."""
+        self._begun.clear()
         await self._staging.begin()
         self._warnings += await self._fleet.begin(self.catalog, self._has.remains)
         for warning in self._warnings:
             log.warning("remains_found", reason=warning)
+        self._begun.set()
 
     async def shut_down(self) -> None:
         """Stop every instance in an orderly way; nothing new is begun."""
@@ -156,6 +160,7 @@ class Node:
 
     async def plan(self, namespace: Namespace) -> PlanData:
         """What apply would do now, from the file as it is on disk. Raises CatalogInvalid."""
+        await self._begun.wait()
         catalog = await self._staging.current()
         rows = [views.plan_row(step, catalog) for step in self._steps(catalog, namespace)]
         return PlanData(mounts=rows, catalog=self._staging.state())
@@ -168,7 +173,7 @@ class Node:
         Raises:
             Refused: With every fault; no process was touched.
         """
-        self._refuse_when_leaving()
+        await self._may_act()
         catalog = await self._staging.current()
         specs = [catalog.mounts[key] for key in select(catalog, target, namespace)]
         jobs = [
@@ -183,7 +188,7 @@ class Node:
         Raises:
             Refused: With every fault; no process was touched.
         """
-        self._refuse_when_leaving()
+        await self._may_act()
         catalog = await self._staging.current()
         jobs = [job_of(step, self._held_by(step.key)) for step in self._steps(catalog, namespace)]
         data = self._data("apply", str(namespace), caller, reload_id, options)
@@ -199,7 +204,7 @@ class Node:
 
     async def stop(self, key: MountKey, caller: Caller) -> MountResult:
         """Stop it, and keep it stopped over crash, upgrade and reboot. Raises NotFound."""
-        self._refuse_when_leaving()
+        await self._may_act()
         spec = self.catalog.mounts.get(key)
         actor = self._fleet.actor(spec) if spec else self._fleet.found(key)
         command = str(uuid4())
@@ -253,7 +258,7 @@ class Node:
         return actor.mount.held.who if actor is not None and actor.mount.held is not None else None
 
     async def _startable(self, key: MountKey) -> MountSpec:
-        self._refuse_when_leaving()
+        await self._may_act()
         spec = self.catalog.mounts.get(key)
         if spec is None:
             raise NotFound(f"no mount at {key} in the catalog")
@@ -311,6 +316,8 @@ class Node:
         if key not in self.catalog.mounts:
             self._fleet.found(key)
 
-    def _refuse_when_leaving(self) -> None:
+    async def _may_act(self) -> None:
+        """Return when what a former daemon left is known: before, a start could be a second one."""
+        await self._begun.wait()
         if self._leaving:
             raise Unavailable("cannot do this now: plugind is shutting down")

@@ -23,6 +23,19 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
+class Scarce(Cannot):
+    """A descriptor or memory was missing just now: nothing was learnt."""
+
+
+def is_scarcity(error: BaseException | None) -> bool:
+    """Whether what failed may work at another moment: a descriptor or memory was missing."""
+    while error is not None:
+        if isinstance(error, Scarce) or (isinstance(error, OSError) and error.errno in SCARCE):
+            return True
+        error = error.__cause__
+    return False
+
+
 @cache
 def current_boot_id() -> str:
     """The id that the kernel made up at this boot.
@@ -71,7 +84,7 @@ def children_of(pid: int) -> list[int]:
     """The children of every thread of `pid`; none if it is gone.
 
     Raises:
-        Cannot: No descriptor is left.
+        Scarce: No descriptor is left.
 
     Source: proc(5) /proc/PID/task/TID/children.
     """
@@ -86,7 +99,7 @@ def children_of_thread(pid: int, thread: int | str) -> list[int]:
     """The children that one thread started, or that came to it as orphans.
 
     Raises:
-        Cannot: No descriptor is left.
+        Scarce: No descriptor is left.
     """
     try:
         with open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as file:  # noqa: PTH123 - the same
@@ -98,7 +111,7 @@ def children_of_thread(pid: int, thread: int | str) -> list[int]:
 def _nobody(pid: int, error: OSError) -> list[int]:
     """No children, as the process is gone; want of descriptors tells nothing about them."""
     if error.errno in SCARCE:
-        raise Cannot(f"cannot read the children of {pid:d}: {error.strerror}") from error
+        raise Scarce(f"cannot read the children of {pid:d}: {error.strerror}") from error
     return []
 
 
@@ -109,7 +122,7 @@ def _stat(pid: int) -> list[bytes] | None:
     except (FileNotFoundError, ProcessLookupError):  # the second: it ended between open and read
         return None
     except OSError as error:
-        raise Cannot(f"cannot read /proc/{pid:d}/stat: {error.strerror}") from error
+        raise Scarce(f"cannot read /proc/{pid:d}/stat: {error.strerror}") from error
     # the name stands in parentheses and may hold any byte, parentheses and newlines included
     fields = text[text.rfind(b")") + 1 :].split()
     return fields if len(fields) > _START else None

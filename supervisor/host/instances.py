@@ -5,7 +5,6 @@ Does as told and reports. Fits `engine/ports.Processes`. What a former daemon le
 """
 
 import os
-import resource
 import shutil
 import signal
 from collections.abc import Callable, Sequence
@@ -20,9 +19,9 @@ from supervisor.domain.catalog import Identity, Launch, Policies, Probe
 from supervisor.domain.errors import Cannot, SpawnRefused
 from supervisor.domain.events import Exit, Instance
 from supervisor.domain.names import MountKey, Seconds
-from supervisor.host.identity import current_boot_id, uid_of, usage_of
+from supervisor.host.identity import current_boot_id, is_scarcity, uid_of, usage_of
 from supervisor.host.logs import Logs
-from supervisor.host.orphans import Mark, Marks, Orphans, descendants, instance_of
+from supervisor.host.orphans import Mark, Marks, Orphans, descendants, instance_of, number_of
 from supervisor.host.probes import ReadyProbe, Run, Subject, prepare_both
 from supervisor.host.processes import Children, Handle, Main
 from supervisor.host.records import InstanceRecord, InstanceRecords
@@ -126,11 +125,11 @@ class Instances:
             self._logs.mark(key, instance.id, "begin", record.started_at)
             check_identity(launch.command, identity)
             handle = self._spawner.spawn(command_line(launch, account), env, output, mark)
-        except Cannot as error:
+        except (Cannot, OSError) as error:
             self._give_back(instance, mark, folder, probes)
             if isinstance(error, SpawnRefused):
                 raise
-            raise SpawnRefused(str(error)) from error
+            raise SpawnRefused(str(error), transient=is_scarcity(error)) from error
         record = msgspec.structs.replace(
             record, pid=handle.pid, start_ticks=handle.ticks, ready=is_ready_at_once(policies.ready)
         )
@@ -179,7 +178,7 @@ class Instances:
         for probe in probes:
             if probe is not None:
                 probe.attend(subject)
-        mark = Mark(instance.id, record.mark, main.pid, adopted=adopted)
+        mark = Mark(instance.id, record.mark, main.pid, str(folder), adopted=adopted, since=main.handle.ticks)
         return Running(record.key, instance, main, mark, folder, *probes, subject, record)
 
     def signal_main(self, process: Running, number: int) -> None:
@@ -248,11 +247,11 @@ class Instances:
 
     def _subject(self, instance: Instance, pid: int, mark: int, folder: Path, uid: int) -> Subject:
         def belongs(other: int) -> bool:
-            if other == pid or instance_of(other) == instance.id or other in set(descendants([pid])):
+            if other == pid or (mark and number_of(other) == mark):
                 return True
             try:
-                return bool(mark) and resource.prlimit(other, resource.RLIMIT_MSGQUEUE)[0] == mark
-            except OSError:
+                return instance_of(other) == instance.id or other in set(descendants([pid]))
+            except Cannot:
                 return False
 
         return Subject(pid, str(folder), uid, belongs)

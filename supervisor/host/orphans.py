@@ -22,13 +22,15 @@ from typing import Final
 
 from supervisor.domain.errors import Cannot
 from supervisor.domain.names import InstanceId, Seconds
-from supervisor.host.identity import SCARCE, children_of, start_ticks
+from supervisor.host.identity import SCARCE, Scarce, children_of, is_alive, start_ticks
 from supervisor.host.processes import Children, reap_orphan
 
 MARK_VARIABLE: Final = "PLUGIND_INSTANCE"
 _NO_LIMIT: Final = 1 << 20
 TOGETHER: Final[Seconds] = 0.001
 """At most one look in this time."""
+_TRIES: Final = 3
+"""Passes over /proc until none has lost a process between its name and a look at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,15 @@ class Orphans:
         self._children = children
         self._waiting: dict[Mark, list[asyncio.Future[list[int]]]] = {}
         self._looked: Seconds = 0.0
+        self._dead: set[tuple[int, int]] = set()
+        """Zombies of adopted instances that were seen, by pid and start."""
 
     async def of(self, mark: Mark) -> list[int]:
-        """Pids of living orphans of the instance; zombies among them are reaped."""
+        """Pids of orphans of the instance; those that were dead already are reaped, and nobody next time.
+
+        Raises:
+            Scarce: It could not be found out.
+        """
         loop = asyncio.get_running_loop()
         if not self._waiting:  # at once, but in a busy time once for all that end meanwhile
             loop.call_at(max(loop.time(), self._looked + TOGETHER), self._look)
@@ -99,7 +107,7 @@ class Orphans:
         except (OSError, Cannot) as error:  # no descriptor was left: nobody can say that nobody is left
             for future in chain.from_iterable(waiting.values()):
                 if not future.done():
-                    future.set_exception(Cannot(f"cannot look for processes: {error}"))
+                    future.set_exception(Scarce(f"cannot look for processes: {error}"))
             return
         for mark, futures in waiting.items():
             for future in futures:
@@ -124,11 +132,29 @@ class Orphans:
                 found[mark].append(pid)
         adopted = [mark for mark in marks if mark.adopted]
         if adopted:
-            strangers = Strangers(adopted)
-            for pid in self._children.others(_all_pids() - set(ours)):
+            for pid, mark in self._among_strangers(adopted, set(ours)):
+                found[mark].append(pid)
+        return found
+
+    def _among_strangers(self, adopted: Collection[Mark], ours: set[int]) -> list[tuple[int, Mark]]:
+        strangers = Strangers(adopted)
+        found: list[tuple[int, Mark]] = []
+        for _ in range(_TRIES):
+            found, vanished = [], False
+            known, self._dead = self._dead, set()
+            for pid in self._children.others(_all_pids() - ours):
                 mark = strangers.whose(pid)
-                if mark is not None:
-                    found[mark].append(pid)
+                ticks = None if mark is None else start_ticks(pid)
+                vanished = vanished or (mark is None and not os.path.lexists(f"/proc/{pid:d}"))
+                if mark is None or ticks is None:
+                    continue
+                if not is_alive(pid):  # counts once: it may just have left a child, and init may never reap
+                    self._dead.add((pid, ticks))
+                    if (pid, ticks) in known:
+                        continue
+                found.append((pid, mark))
+            if found or not vanished:
+                break
         return found
 
 
@@ -142,7 +168,7 @@ class Strangers:
 
     def whose(self, pid: int) -> Mark | None:
         by_session = self._by_session.get(_session_of(pid))
-        by_number = self._by_number.get(_number_of(pid))
+        by_number = self._by_number.get(number_of(pid))
         environ = environ_of(pid)
         name = environ.get(MARK_VARIABLE.encode())
         by_name = None if name is None else self._by_name.get(InstanceId(name.decode(errors="replace")))
@@ -169,7 +195,7 @@ def is_below(pid: int, environ: Mapping[bytes, bytes], folder: str) -> bool:
 def _whose(
     pid: int, by_number: dict[int, Mark], by_name: dict[InstanceId, Mark], by_session: dict[int, Mark]
 ) -> Mark | None:
-    number = _number_of(pid)
+    number = number_of(pid)
     if number in by_number:
         return by_number[number]
     name = instance_of(pid)
@@ -178,7 +204,8 @@ def _whose(
     return by_session.get(_session_of(pid))
 
 
-def _number_of(pid: int) -> int:
+def number_of(pid: int) -> int:
+    """The number that a process is marked with, or any other limit of its own; 0 where it is nobody's."""
     try:
         return resource.prlimit(pid, resource.RLIMIT_MSGQUEUE)[0]
     except OSError:
@@ -208,14 +235,14 @@ def environ_of(pid: int) -> dict[bytes, bytes]:
     """The environment that a process was started with; empty where it cannot be read.
 
     Raises:
-        Cannot: No descriptor is left.
+        Scarce: No descriptor is left.
     """
     try:
         with Path(f"/proc/{pid:d}/environ").open("rb", buffering=0) as file:
             entries = file.readall().split(b"\0")
     except OSError as error:
         if error.errno in SCARCE:
-            raise Cannot(f"cannot read /proc/{pid:d}/environ: {error.strerror}") from error
+            raise Scarce(f"cannot read /proc/{pid:d}/environ: {error.strerror}") from error
         return {}
     return dict(entry.split(b"=", 1) for entry in entries if b"=" in entry)
 

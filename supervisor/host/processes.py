@@ -12,7 +12,7 @@ from typing import Final
 
 from supervisor.domain.errors import Cannot
 from supervisor.domain.events import Exit
-from supervisor.host.identity import children_of_thread, is_alive, start_ticks
+from supervisor.host.identity import Scarce, children_of_thread, is_alive, start_ticks
 
 ORPHANS_SOON: Final = 1.0
 """Seconds until zombies that are nobody's main process are reaped: they cost a table entry, no more."""
@@ -33,14 +33,14 @@ class Handle:
         Source: pidfd_open(2).
 
         Raises:
-            Cannot: No descriptor is left.
+            Scarce: No descriptor is left.
         """
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             return None
         except OSError as error:
-            raise Cannot(f"cannot watch pid {pid}: {error.strerror}") from error
+            raise Scarce(f"cannot watch pid {pid}: {error.strerror}") from error
         try:
             found = start_ticks(pid)
         except Cannot:

@@ -4,8 +4,9 @@ Identity is boot id, pid and start ticks. What does not fit is a stranger and is
 Fits `engine/ports.Remains`.
 """
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -17,7 +18,7 @@ from supervisor.domain.events import Instance
 from supervisor.domain.names import InstanceId, MountKey
 from supervisor.host.identity import start_ticks
 from supervisor.host.instances import Instances, Running, remove_folder
-from supervisor.host.orphans import MARK_VARIABLE, Mark, Orphans, environ_of
+from supervisor.host.orphans import MARK_VARIABLE, Mark, Orphans, environ_of, is_below
 from supervisor.host.records import InstanceRecord, InstanceRecords
 from supervisor.host.trees import Trees
 
@@ -52,9 +53,7 @@ class Remains:
             else:
                 found += [one] if one is not None else []
         adopted = {one.instance.id for one in found}
-        for stray in marked.keys() - adopted:
-            troubles.append(f"instance {stray} had lost its main process or its record: the rest was killed")
-            await self._kill(stray)
+        troubles += await self._end_strays(records, marked, adopted)
         for record in records:
             if record.id not in adopted:
                 self._records.forget(record.id)
@@ -68,22 +67,51 @@ class Remains:
 
     def _marked(self) -> dict[InstanceId, int]:
         """Instances of this runtime_dir that have processes, each with its session leader or 0: one pass."""
-        ours = os.fsencode(self._instances.folders) + b"/"
-        found: dict[InstanceId, int] = {}
+        leaders: dict[InstanceId, list[tuple[int, int]]] = {}
         for name in os.listdir("/proc"):  # noqa: PTH208 - names only
-            environ = environ_of(int(name)) if name.isdigit() else {}
-            mark = environ.get(MARK_VARIABLE.encode(), b"")
-            if mark and environ.get(b"TMPDIR") == ours + mark:
-                instance = InstanceId(mark.decode(errors="replace"))
-                found[instance] = found.get(instance, 0) or (int(name) if _leads(int(name)) else 0)
-        return found
+            if not name.isdigit():
+                continue
+            pid = int(name)
+            environ = environ_of(pid)
+            mark = environ.get(MARK_VARIABLE.encode(), b"").decode(errors="replace")
+            if mark and is_below(pid, environ, self._folder(mark)):
+                known = leaders.setdefault(InstanceId(mark), [])
+                if _leads(pid):
+                    known.append((start_ticks(pid) or 0, pid))
+        # the oldest: what it forked may lead sessions too
+        return {instance: min(known)[1] if known else 0 for instance, known in leaders.items()}
 
-    async def _kill(self, instance: InstanceId) -> None:
-        trees = Trees(Orphans(self._instances.children))
+    async def _end_strays(
+        self,
+        records: Iterable[InstanceRecord],
+        marked: Mapping[InstanceId, int],
+        adopted: Collection[InstanceId],
+    ) -> list[str]:
+        """Kill members of instances that have no main process or no record, also where they hide."""
+        marks = {
+            instance: Mark(instance, 0, 0, self._folder(instance), adopted=True)
+            for instance in marked
+            if instance not in adopted
+        }
+        for record in records:
+            if record.id not in adopted:
+                since = record.start_ticks or 0
+                folder = self._folder(record.id)
+                marks[record.id] = Mark(record.id, record.mark, 0, folder, adopted=True, since=since)
+        trees = Trees(Orphans(self._instances.children))  # one for all: they look together
+        told = await asyncio.gather(*(self._end_stray(trees, mark) for mark in marks.values()))
+        return [trouble for trouble in told if trouble]
+
+    async def _end_stray(self, trees: Trees, mark: Mark) -> str:
         try:
-            await trees.end_members(Mark(instance, 0, 0, adopted=True), 0.0)
+            if not await trees.end_members(mark, 0.0):
+                return ""
         except Cannot as error:
-            log.warning("stray_survived", instance=instance, reason=str(error))
+            return f"instance {mark.instance} had lost its main process or its record: {error}"
+        return f"instance {mark.instance} had lost its main process or its record: the rest was killed"
+
+    def _folder(self, instance: str) -> str:
+        return str(self._instances.folders / instance)
 
     def _clear(self, adopted: set[InstanceId]) -> None:
         for folder in self._instances.folders.iterdir():
