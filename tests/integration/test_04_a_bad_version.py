@@ -93,8 +93,8 @@ def test_a_version_that_dies_after_it_was_ready_is_rolled_back_and_the_answer_am
     assert answer.data["mounts"][0]["result"] == "reloaded"
     daemon.saw("reload_rolled_back", reason="exit 4")
     daemon.until(lambda: daemon.rows()["root:auth/mock"]["version"] == "v1")
-    report = daemon.call("GET", f"supervisor/reloads/{answer.data['reload_id']}").data
-    assert report["mounts"][0]["result"] == "rolled_back"
+    report = f"supervisor/reloads/{answer.data['reload_id']}"
+    daemon.until(lambda: daemon.call("GET", report).data["mounts"][0]["result"] == "rolled_back")
     status = daemon.call(
         "GET", f"sys/plugins/reload/backend/status?reload_id={answer.data['reload_id']}"
     ).data
