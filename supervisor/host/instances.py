@@ -314,6 +314,8 @@ def remove_folder(folder: Path) -> None:
         folder.rmdir()
     except FileNotFoundError:
         return
+    except NotADirectoryError:  # a file or a link that somebody put there
+        folder.unlink()
     except OSError:
         shutil.rmtree(folder, ignore_errors=False)  # by descriptors: follows no link
 
