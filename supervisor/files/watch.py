@@ -76,6 +76,7 @@ class CatalogWatcher(FileSystemEventHandler):
         self._seen: _State = ()
         self._is_running = False
         self._is_due = False
+        self._is_stale = False
         self._timer: asyncio.TimerHandle | None = None
         self.is_polling = False
         """Whether inotify was not to be had: then a change is seen within five seconds."""
@@ -99,7 +100,9 @@ class CatalogWatcher(FileSystemEventHandler):
 
     # ---- on watchdog's thread
 
-    def on_any_event(self, event: FileSystemEvent) -> None:  # noqa: ARG002 - whichever it is, it says no more
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if event.is_directory and {event.src_path, event.dest_path} & {folder for folder, _ in self._armed}:
+            self._is_stale = True  # its successor may even get the same inode number
         if not self._is_due:
             self._is_due = True
             # a loop that was closed has no use for it
@@ -130,7 +133,8 @@ class CatalogWatcher(FileSystemEventHandler):
         with self._lock:
             if not self._is_running:
                 return
-            if _chain_state(self._path) != self._armed:
+            is_stale, self._is_stale = self._is_stale, False
+            if is_stale or _chain_state(self._path) != self._armed:
                 self._arm()
             state = _state(self._path)
             if state == self._seen:
