@@ -27,7 +27,18 @@ from supervisor.engine.fleet import Fleet
 from supervisor.engine.mount import Ended, World
 from supervisor.engine.narrator import narrate, row_of
 from supervisor.engine.preflight import Preflight
-from supervisor.engine.reload import DONE, Job, Options, Reload, Verb, dry_row, fill, job_of, pending
+from supervisor.engine.reload import (
+    DONE,
+    Job,
+    Options,
+    Reload,
+    Verb,
+    amend,
+    dry_row,
+    fill,
+    job_of,
+    pending,
+)
 from supervisor.engine.staging import Staging
 from supervisor.wire import InstanceRow, MountResult, NodeStatus, PinData, PlanData, ReloadData, TransitionRow
 
@@ -290,8 +301,16 @@ class Node:
         reload = self._reloads.get(command)
         if reload is not None:
             reload.amend(ended)
-            document = msgspec.json.encode(reload.report())
-            self._tasks.create_task(self._has.history.amend(command, document))
+        if reload is None or reload.is_done:  # else it goes to history when it is done
+            self._tasks.create_task(self._amend(command, ended))
+
+    async def _amend(self, command: str, ended: Ended) -> None:
+        report = self.report(command)
+        if report is None:
+            return  # a start by hand: it was answered, and is kept nowhere
+        if command not in self._reloads:
+            amend(report, ended)
+        await self._has.history.amend(command, msgspec.json.encode(report))
 
     def _result(self, verb: Verb, ended: Ended, caller: Caller) -> MountResult:
         spec = self.catalog.mounts.get(ended.key)

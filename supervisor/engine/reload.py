@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
 
+import structlog
+
 from supervisor.domain.catalog import MountSpec
 from supervisor.domain.events import Outcome
 from supervisor.domain.names import MountKey, Seconds
@@ -20,6 +22,7 @@ from supervisor.engine.mount import Ended
 from supervisor.engine.ports import Clock
 from supervisor.wire import MountResult, ReloadData, Result
 
+log = structlog.get_logger(__name__)
 Verb = Literal["reload", "start", "stop", "settings", "keep"]
 DONE: Final[dict[Verb, Result]] = {
     "reload": "reloaded",
@@ -57,6 +60,11 @@ class Job:
     """Why nothing is done with it: it is unfit, and the caller said `partial`."""
     held_by: str | None = None
     """Who stopped it by hand: neither a reload nor an apply starts it."""
+
+    @property
+    def is_a_trial(self) -> bool:
+        """It starts something, so that others may learn from how it goes."""
+        return self.verb in {"reload", "start"} and self.refusal is None and self.held_by is None
 
 
 Do = Callable[[Job, str], Awaitable[Ended]]
@@ -100,11 +108,12 @@ class Reload:
     async def run(self, do: Do, parallel: int) -> None:
         """Do every job, `parallel` at a time, until too many failed."""
         try:
-            canaries = min(self._options.canary, len(self._jobs))
-            await self._some(do, self._jobs[:canaries], parallel)
+            canaries = [job for job in self._jobs if job.is_a_trial][: self._options.canary]
+            await self._some(do, canaries, parallel)
             if canaries and self._options.canary_for and not self._halted:
                 await pause(self._clock, self._options.canary_for)
-            await self._some(do, self._jobs[canaries:], parallel)
+            tried = {job.key for job in canaries}
+            await self._some(do, [job for job in self._jobs if job.key not in tried], parallel)
         finally:
             self._finish()
 
@@ -126,6 +135,9 @@ class Reload:
             self._bad.add(key)
 
     def _finish(self) -> None:
+        for row in self._rows.values():
+            if row.result == "pending":
+                row.result, row.error = "failed", "broken off before its end: see status for what runs"
         self._data.done = True
         self._data.finished_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._done.set()
@@ -150,8 +162,16 @@ class Reload:
             elif self._halted:
                 row.result, row.error = "skipped", "not begun, as other mounts failed: it runs as before"
             else:
-                fill(row, await do(job, self.reload_id), DONE[job.verb])
+                fill(row, await self._ended(do, job), DONE[job.verb])
                 self._count(job.key, row)
+
+    async def _ended(self, do: Do, job: Job) -> Ended:
+        try:
+            return await do(job, self.reload_id)
+        except Exception as error:
+            # a request's edge: what broke for one mount costs no other its row
+            log.exception("reload_broke", reload_id=self.reload_id, mount=str(job.key))
+            return Ended(job.key, Outcome.FAILED, f"plugind broke, which its log tells more of: {error!r}")
 
 
 def pending(job: Job) -> MountResult:
@@ -197,6 +217,13 @@ def fill(row: MountResult, ended: Ended, done: Result) -> None:
     row.down_seconds = None if ended.down is None or math.isnan(ended.down) else round(ended.down, 6)
     row.error = ended.reason
     row.log = ended.log
+
+
+def amend(report: ReloadData, ended: Ended) -> None:
+    """The same for a report that was read from history."""
+    for row in report.mounts:
+        if (row.namespace, row.mount) == (str(ended.key.namespace), ended.key.path):
+            fill(row, ended, row.result)
 
 
 def job_of(step: Step, held_by: str | None) -> Job:

@@ -48,7 +48,7 @@ class _Turn:
 
 
 async def settle() -> None:
-    """Return when nothing is left that could go on by itself."""
+    """Return when nothing is left that could go on by itself. Not for two tasks at a time."""
     ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]  # of every loop of asyncio
     while ready:
         await _Turn()
@@ -497,6 +497,10 @@ def nonsense(message: str = "unknown key") -> CatalogInvalid:
 
 ALICE = Caller(uid=1000, pid=77, name="alice")
 PLAIN = Options()
+
+
+def caller_named(name: str) -> Caller:
+    return Caller(uid=1001, name=name)
 
 
 @dataclass
