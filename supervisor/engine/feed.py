@@ -68,16 +68,18 @@ class Feed:
     async def subscribe(self, after: int | None) -> AsyncIterator[Transition]:
         """Transitions as they happen; those after number `after` first, as far as they are still known.
 
+        A number that was not given yet is of an earlier plugind: then all that is known comes first.
+
         Raises:
             Lagged: The caller took too long between two.
         """
         queue: asyncio.Queue[Transition | None] = asyncio.Queue()
-        if after is not None:
-            for transition in self._recent:
-                if transition.number > after:
-                    queue.put_nowait(transition)
+        seen = self._number if after is None else after if after <= self._number else 0
+        missed = [transition for transition in self._recent if transition.number > seen]
         self._subscribers.add(queue)
         try:
+            for transition in missed:  # not through the queue: who has much to catch up with is not slow
+                yield transition
             while (following := await queue.get()) is not None:
                 yield following
         finally:

@@ -33,7 +33,7 @@ class Staging:
             await self.current()
         except CatalogInvalid as error:
             last = await self._file.last_good()
-            if last is not None:
+            if last is not None and self._source == "none":  # else it was mended meanwhile
                 self.catalog, self._source, self._loaded_at = last, "last good", datetime.now(UTC)
             log.error("catalog_refused", in_force=self._source, reason=str(error))
 

@@ -1,0 +1,76 @@
+"""Before the first kill: every fault of every mount that would be started, and of no other."""
+
+from dataclasses import replace
+
+import pytest
+from engine_fakes import V1, V2, FakeBinaries, FakeClock, FakeProcesses, a_key, a_spec
+
+from supervisor.domain.errors import TargetUnfit
+from supervisor.engine.preflight import Preflight
+from supervisor.engine.reload import Job
+
+
+@pytest.fixture
+def binaries() -> FakeBinaries:
+    return FakeBinaries()
+
+
+@pytest.fixture
+def processes() -> FakeProcesses:
+    return FakeProcesses(FakeClock())
+
+
+@pytest.fixture
+def preflight(binaries: FakeBinaries, processes: FakeProcesses) -> Preflight:
+    return Preflight(binaries, processes.unsupported)
+
+
+A = Job(a_key("auth/a"), "reload", "auth/mock", a_spec("auth/a", V1, line=1))
+B = Job(a_key("auth/b"), "start", "auth/mock", a_spec("auth/b", V2, line=2))
+
+
+async def test_all_faults_are_told_at_once_each_at_its_mount(
+    preflight: Preflight, binaries: FakeBinaries, processes: FakeProcesses
+) -> None:
+    processes.unsupported_versions["v1"] = "no cgroups here"
+    binaries.unfit[V2.command] = "it does not exist"
+
+    with pytest.raises(TargetUnfit) as caught:
+        await preflight.fit([A, B], partial=False)
+
+    assert str(caught.value).splitlines() == [
+        "catalog.yaml:1:3: cannot run auth/a/ in root: no cgroups here",
+        "catalog.yaml:2:3: cannot run auth/b/ in root: it does not exist",
+    ]
+
+
+async def test_what_is_fit_goes_through_as_it_is(preflight: Preflight, binaries: FakeBinaries) -> None:
+    assert await preflight.fit([A, B], partial=False) == [A, B]
+    assert await preflight.fit([A, B], partial=True) == [A, B]
+    assert sorted(binaries.verified) == [("v1",), ("v1", "v2"), ("v2",)]
+
+
+@pytest.mark.parametrize("partial", [False, True])
+async def test_what_starts_nothing_needs_no_file(
+    preflight: Preflight, binaries: FakeBinaries, *, partial: bool
+) -> None:
+    binaries.unfit[V1.command] = "it does not exist"
+    jobs = [
+        replace(A, held_by="bob"),
+        replace(A, verb="keep"),
+        replace(A, verb="settings"),
+        replace(A, verb="stop", spec=None),
+    ]
+
+    assert await preflight.fit(jobs, partial=partial) == jobs
+
+
+async def test_with_partial_each_job_carries_its_own_reason(
+    preflight: Preflight, binaries: FakeBinaries
+) -> None:
+    binaries.unfit[V2.command] = "it does not exist"
+
+    fit, unfit = await preflight.fit([A, B], partial=True)
+
+    assert fit.refusal is None
+    assert unfit.refusal == "catalog.yaml:2:3: cannot run auth/b/ in root: it does not exist"
