@@ -32,6 +32,7 @@ from supervisor.files.catalog_file import CatalogFile
 from supervisor.files.load import Defaults
 from supervisor.files.settings import load_settings
 from supervisor.files.watch import CatalogWatcher
+from supervisor.host import childsignal
 from supervisor.host.audit import AuditLog
 from supervisor.host.history import History
 from supervisor.host.instances import Instances
@@ -201,6 +202,7 @@ def prepare_process(settings: Settings) -> None:
                 f"cannot make {folder}: {error.strerror}; it is set in plugind.yaml"
             ) from error
     os.chdir("/")
+    childsignal.block()
     become_subreaper()
 
 

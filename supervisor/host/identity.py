@@ -91,28 +91,29 @@ def children_of(pid: int) -> list[int]:
     try:
         threads = os.listdir(f"/proc/{pid:d}/task")  # noqa: PTH208 - names, on the path of every kill
     except OSError as error:
-        return _nobody(pid, error)
-    return [child for thread in threads for child in children_of_thread(pid, thread)]
+        _refuse_scarcity(pid, error)
+        return []
+    return [int(child) for thread in threads for child in children_of_thread(pid, thread)]
 
 
-def children_of_thread(pid: int, thread: int | str) -> list[int]:
-    """The children that one thread started, or that came to it as orphans.
+def children_of_thread(pid: int, thread: int | str) -> list[bytes]:
+    """The children that one thread started, or that came to it as orphans: pids as text, as they stand there.
 
     Raises:
         Scarce: No descriptor is left.
     """
     try:
         with open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as file:  # noqa: PTH123 - the same
-            return list(map(int, file.readall().split()))
+            return file.readall().split()
     except OSError as error:
-        return _nobody(pid, error)
+        _refuse_scarcity(pid, error)
+        return []
 
 
-def _nobody(pid: int, error: OSError) -> list[int]:
+def _refuse_scarcity(pid: int, error: OSError) -> None:
     """No children, as the process is gone; want of descriptors tells nothing about them."""
     if error.errno in SCARCE:
         raise Scarce(f"cannot read the children of {pid:d}: {error.strerror}") from error
-    return []
 
 
 def _stat(pid: int) -> list[bytes] | None:

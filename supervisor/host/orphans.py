@@ -28,7 +28,7 @@ from supervisor.host.processes import Children, reap_orphan
 MARK_VARIABLE: Final = "PLUGIND_INSTANCE"
 _NO_LIMIT: Final = 1 << 20
 TOGETHER: Final[Seconds] = 0.001
-"""At most one look in this time."""
+"""The shortest time between two looks; with many children it is as long as a look took."""
 _TRIES: Final = 3
 """Passes over /proc until none has lost a process between its name and a look at it."""
 
@@ -82,7 +82,7 @@ class Orphans:
     def __init__(self, children: Children) -> None:
         self._children = children
         self._waiting: dict[Mark, list[asyncio.Future[list[int]]]] = {}
-        self._looked: Seconds = 0.0
+        self._next_look: Seconds = 0.0
         self._dead: set[tuple[int, int]] = set()
         """Zombies of adopted instances that were seen, by pid and start."""
 
@@ -94,14 +94,14 @@ class Orphans:
         """
         loop = asyncio.get_running_loop()
         if not self._waiting:  # at once, but in a busy time once for all that end meanwhile
-            loop.call_at(max(loop.time(), self._looked + TOGETHER), self._look)
+            loop.call_at(max(loop.time(), self._next_look), self._look)
         found: asyncio.Future[list[int]] = loop.create_future()
         self._waiting.setdefault(mark, []).append(found)
         return await found
 
     def _look(self) -> None:
         waiting, self._waiting = self._waiting, {}
-        self._looked = asyncio.get_running_loop().time()
+        began = asyncio.get_running_loop().time()
         try:
             found = self._found(waiting)
         except (OSError, Cannot) as error:  # no descriptor was left: nobody can say that nobody is left
@@ -109,6 +109,9 @@ class Orphans:
                 if not future.done():
                     future.set_exception(Scarce(f"cannot look for processes: {error}"))
             return
+        finally:
+            ended = asyncio.get_running_loop().time()
+            self._next_look = ended + max(TOGETHER, ended - began)
         for mark, futures in waiting.items():
             for future in futures:
                 if not future.done():
@@ -119,8 +122,7 @@ class Orphans:
         by_number = {mark.number: mark for mark in marks if mark.number}
         by_name = {mark.instance: mark for mark in marks}
         by_session = {mark.session: mark for mark in marks if mark.session}
-        ours = self._children.all()
-        for pid in self._children.others(ours):
+        for pid in self._children.orphans():
             # whose first: one that is dead may just have left a child that `ours` does not have yet
             mark = _whose(pid, by_number, by_name, by_session)
             if mark is not None:
@@ -132,7 +134,7 @@ class Orphans:
                 found[mark].append(pid)
         adopted = [mark for mark in marks if mark.adopted]
         if adopted:
-            for pid, mark in self._among_strangers(adopted, set(ours)):
+            for pid, mark in self._among_strangers(adopted, set(self._children.all())):
                 found[mark].append(pid)
         return found
 

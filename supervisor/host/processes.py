@@ -12,6 +12,7 @@ from typing import Final
 
 from supervisor.domain.errors import Cannot
 from supervisor.domain.events import Exit
+from supervisor.host.childsignal import ChildSignal
 from supervisor.host.identity import Scarce, children_of_thread, is_alive, start_ticks
 
 ORPHANS_SOON: Final = 1.0
@@ -149,15 +150,20 @@ class Children:
 
     def __init__(self) -> None:
         self._mains: dict[int, Main] = {}
+        self._names: set[bytes] = set()
+        """The pids of `_mains` as the kernel writes them: most of what a look reads is compared as text."""
         self._helpers: set[int] = set()
+        self._signal: ChildSignal | None = None
         self._sweep: asyncio.TimerHandle | None = None
 
     def watch(self) -> None:
         """Reap orphans from now on; call it in the loop that owns the children."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._noticed)
+        self._signal = ChildSignal(self._noticed)
 
     def unwatch(self) -> None:
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
+        if self._signal is not None:
+            self._signal.close()
+            self._signal = None
         if self._sweep is not None:
             self._sweep.cancel()
 
@@ -165,6 +171,7 @@ class Children:
         """Watch it; a helper (a stop command, a probe) is also a member of its instance, and ends with it."""
         main = Main(handle, self, is_child=is_child)
         self._mains[handle.pid] = main
+        self._names.add(b"%d" % handle.pid)
         if is_helper:
             self._helpers.add(handle.pid)
         return main
@@ -172,6 +179,7 @@ class Children:
     def forget(self, main: Main) -> None:
         if self._mains.get(main.pid) is main:
             del self._mains[main.pid]
+            self._names.discard(b"%d" % main.pid)
             self._helpers.discard(main.pid)
 
     def abandon(self, main: Main) -> None:
@@ -181,8 +189,15 @@ class Children:
         self._noticed()
 
     def all(self) -> list[int]:
-        """Children of plugind: it forks in its main thread only, and orphans come to that one too."""
-        own = os.getpid()
+        """Children of plugind."""
+        return list(map(int, self._own()))
+
+    def orphans(self) -> list[int]:
+        """Children of plugind that are no main process: plugins had them, and died or let them go."""
+        return list(map(int, set(self._own()) - self._names))
+
+    def _own(self) -> list[bytes]:
+        own = os.getpid()  # it forks in its main thread only, and orphans come to that one too
         return children_of_thread(own, own)
 
     def others(self, pids: Iterable[int]) -> list[int]:
