@@ -142,7 +142,7 @@ def test_no_line_is_lost_or_split_by_reloads_and_rotations(running: Plugind) -> 
     assert len(files) > 5
     assert all(path.read_bytes().endswith(b"\n") for path in files), "a line was split across files"
     assert max(path.stat().st_size for path in files) <= 128 << 10
-    assert len(totals) >= 4
+    assert len(totals) >= 3  # the last one may have been stopped before its first line
     assert {name: list(range(1, count + 1)) for name, count in totals.items()} == numbers
     order = [line.split()[0] for line in said(running, "auth+fast").decode().splitlines()]
     assert [name for at, name in enumerate(order) if not at or order[at - 1] != name] == list(totals)

@@ -158,8 +158,16 @@ def test_a_deleted_catalog_is_told_and_in_force_again_when_it_is_back(running: P
     running.catalog.unlink()
     refused(running, since, "v1", f"{running.catalog}: does not exist")
 
+    running.catalog.write_bytes(pinned(running, "v2"))
+
+    in_force(running, "v2")
+
+
+def test_a_deleted_folder_is_told_and_its_catalog_in_force_again_when_it_is_back(running: Plugind) -> None:
     since = len(running.log)
     shutil.rmtree(running.catalog.parent)
+    refused(running, since, "v1", f"{running.catalog}: does not exist")
+
     running.catalog.parent.mkdir()
     running.catalog.write_bytes(pinned(running, "v2"))
 
