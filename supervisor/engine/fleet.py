@@ -9,7 +9,7 @@ from uuid import uuid4
 import structlog
 
 from supervisor.domain import events
-from supervisor.domain.catalog import Catalog, MountSpec, Policies
+from supervisor.domain.catalog import Catalog, Launch, MountSpec, Policies
 from supervisor.domain.errors import NotFound, TargetUnfit
 from supervisor.domain.events import Outcome
 from supervisor.domain.memory import Remembered
@@ -79,6 +79,11 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
         found = self._actors.get(spec.key)
         return found if found is not None else self._made(spec.key, spec.policies)
 
+    def mount(self, spec: MountSpec) -> Mount:
+        """The state of a mount, also of one that has no actor yet."""
+        actor = self._actors.get(spec.key)
+        return actor.mount if actor is not None else self._remembered_as(spec.key, spec.policies)
+
     def found(self, key: MountKey) -> MountActor[P]:
         """The actor of a mount.
 
@@ -101,6 +106,9 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
             case "reload":
                 return await actor.ask(events.Reload(job.spec.launch, command), command)
             case "start":
+                if actor.mount.held is not None:  # after this was planned, and it is for nobody else to end
+                    why = f"stopped by hand by {actor.mount.held.who}"
+                    return Ended(job.key, Outcome.SKIPPED, why)
                 return await actor.ask(events.Start(job.spec.launch, command), command)
             case "settings" | "keep" | "stop":
                 return Ended(job.key, Outcome.DONE)
@@ -142,8 +150,21 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
         return ended
 
     def _made(self, key: MountKey, policies: Policies) -> MountActor[P]:
-        mount: Mount = remembering(key, policies, self._remembered.get(key, Remembered()))
-        actor = MountActor(mount, self._world)
+        actor = MountActor(self._remembered_as(key, policies), self._world)
         actor.is_closing = self._closing
         self._actors[key] = actor
         return actor
+
+    def _remembered_as(self, key: MountKey, policies: Policies) -> Mount:
+        return remembering(key, policies, self._remembered.get(key, Remembered()))
+
+
+def launch_to_restart(spec: MountSpec, mount: Mount) -> Launch:
+    """What runs, or what is about to: a restart undoes no reload. Where nothing runs, what a start runs."""
+    if mount.held is not None or mount.instance is None:
+        return launch_to_start(spec, mount)
+    if mount.queued is not None:
+        return mount.queued.launch
+    if mount.current is not None and mount.current.failure is None:
+        return mount.current.launch
+    return mount.wanted or mount.instance.launch

@@ -4,7 +4,8 @@ Here a request becomes jobs for the mounts' actors, after everything that it nee
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import uuid4
@@ -14,16 +15,16 @@ import structlog
 
 from supervisor.domain import events
 from supervisor.domain.access import Caller
-from supervisor.domain.catalog import Catalog, MountSpec
+from supervisor.domain.catalog import Catalog, Launch, MountSpec
 from supervisor.domain.errors import NotFound, PlugindError, Unavailable
 from supervisor.domain.memory import StoppedBy
-from supervisor.domain.mount import launch_to_start
+from supervisor.domain.mount import Mount, launch_to_start
 from supervisor.domain.names import MountKey, Namespace, PluginRef
 from supervisor.domain.plan import Step, Target, described, diff, select
 from supervisor.engine import views
 from supervisor.engine.facilities import About, Facilities
 from supervisor.engine.feed import Feed
-from supervisor.engine.fleet import Fleet
+from supervisor.engine.fleet import Fleet, launch_to_restart
 from supervisor.engine.mount import Ended, World
 from supervisor.engine.narrator import narrate, row_of
 from supervisor.engine.preflight import Preflight
@@ -207,11 +208,8 @@ class Node:
 
     async def start(self, key: MountKey, caller: Caller) -> MountResult:
         """Run it, whatever it was stopped by. Raises NotFound, TargetUnfit."""
-        spec = await self._startable(key)
-        actor = self._fleet.actor(spec)
-        command = str(uuid4())
-        ended = await actor.ask(events.Start(launch_to_start(spec, actor.mount), command), command)
-        return self._result("start", ended, caller)
+        spec = await self._spec(key)
+        return await self._start(spec, await self._checked(spec, launch_to_start), caller)
 
     async def stop(self, key: MountKey, caller: Caller) -> MountResult:
         """Stop it, and keep it stopped over crash, upgrade and reboot. Raises NotFound."""
@@ -226,11 +224,11 @@ class Node:
 
     async def restart(self, key: MountKey, caller: Caller) -> MountResult:
         """A new instance of what runs; a mount that runs nothing is started. Raises NotFound, TargetUnfit."""
-        spec = await self._startable(key)
+        spec = await self._spec(key)
+        launch = await self._checked(spec, launch_to_restart)
         actor = self._fleet.actor(spec)
-        launch = actor.mount.instance.launch if actor.mount.instance else None
-        if launch is None or actor.mount.held is not None:
-            return await self.start(key, caller)
+        if actor.mount.instance is None or actor.mount.held is not None:
+            return await self._start(spec, launch, caller)
         command = str(uuid4())
         ended = await actor.ask(events.Reload(launch, command), command)
         return self._result("reload", ended, caller)
@@ -268,13 +266,28 @@ class Node:
         actor = self._fleet.get(key)
         return actor.mount.held.who if actor is not None and actor.mount.held is not None else None
 
-    async def _startable(self, key: MountKey) -> MountSpec:
+    async def _spec(self, key: MountKey) -> MountSpec:
         await self._may_act()
         spec = self.catalog.mounts.get(key)
         if spec is None:
             raise NotFound(f"no mount at {key} in the catalog")
-        await self._preflight.check([spec])
         return spec
+
+    async def _checked(self, spec: MountSpec, choose: Callable[[MountSpec, Mount], Launch]) -> Launch:
+        """What is to run, once its files were checked; chosen again if the mount went on meanwhile."""
+        while True:
+            launch = choose(spec, self._fleet.mount(spec))
+            await self._preflight.check([replace(spec, launch=launch)])
+            if choose(spec, self._fleet.mount(spec)) == launch:
+                return launch
+
+    async def _start(self, spec: MountSpec, launch: Launch, caller: Caller) -> MountResult:
+        actor = self._fleet.actor(spec)
+        if actor.mount.is_empty and actor.mount.policies != spec.policies:
+            actor.post(events.Configure(spec.policies))
+        command = str(uuid4())
+        ended = await actor.ask(events.Start(launch, command), command)
+        return self._result("start", ended, caller)
 
     async def _begin(self, data: ReloadData, jobs: Sequence[Job], options: Options) -> Reload:
         jobs = await self._preflight.fit(jobs, partial=options.partial)
