@@ -237,6 +237,8 @@ class FakeProcesses:
 
     async def run_stop_command(self, process: FakeProcess, command: tuple[str, ...]) -> None:
         self.did.append(f"command {process.key.path} {' '.join(command)}")
+        if process.script.broken == "command":
+            raise RuntimeError("nobody expects this")
         if self.commands is not None:
             await self.commands.wait()
         if process.script.stop_command_fails:
@@ -246,6 +248,8 @@ class FakeProcesses:
         self.did.append(f"end {process.key.path} {process.instance.launch.version}")
         if self.gate is not None:
             await self.gate.wait()
+        if process.script.broken == "end":
+            raise RuntimeError("nobody expects this")
         if process.script.unkillable:
             raise TreeSurvived([process.pid])
         process.exit(signal=9)
@@ -371,12 +375,15 @@ class FakeMemory:
         self.disk: dict[MountKey, Remembered] = {} if disk is None else disk
         self.known: dict[MountKey, Remembered] = {}
         self.flushes = 0
+        self.fails: str | None = None
 
     def load(self) -> Mapping[MountKey, Remembered]:
         self.known = dict(self.disk)
         return dict(self.disk)
 
     def remember(self, key: MountKey, remembered: Remembered) -> None:
+        if self.fails is not None:
+            raise Cannot(self.fails)
         self.known[key] = remembered
 
     def forget(self, key: MountKey) -> None:
@@ -424,6 +431,7 @@ class FakeLogs:
         self.marks: list[tuple[InstanceId, str]] = []
         self.lines: dict[InstanceId, list[str]] = {}
         """What each instance wrote."""
+        self.is_broken = False
 
     def open(self, key: MountKey) -> int:
         return self.opened.setdefault(key, 1000 + len(self.opened))
@@ -437,6 +445,8 @@ class FakeLogs:
         self.marks.append((instance, what))
 
     async def last_lines(self, key: MountKey, instance: InstanceId | None, lines: int = 5) -> list[str]:
+        if self.is_broken:
+            raise RuntimeError("nobody expects this")
         return self.lines.get(instance, [])[-lines:] if instance is not None else []
 
     async def tail(self, key: MountKey, lines: int) -> list[bytes]:

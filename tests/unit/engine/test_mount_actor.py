@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from engine_fakes import V1, V2, Bench, Script, a_key, keeping, settle, with_liveness
+from structlog.testing import capture_logs
 
 from supervisor.domain.catalog import Policies, ReloadPolicy, RestartPolicy, StopPolicy
 from supervisor.domain.events import (
@@ -454,6 +455,72 @@ async def test_an_effect_that_breaks_costs_no_other_mount(bench: Bench) -> None:
     await settle()
 
     assert other.mount.phase.value == "ready"
+
+
+async def test_a_stop_command_that_breaks_is_followed_by_the_signal(bench: Bench) -> None:
+    await running(bench, Policies(stop=StopPolicy(command=("/bin/leave",))))
+    bench.processes.spawned[0].script.broken = "command"
+
+    ended = await bench.asked(Stop("s1"))
+
+    assert ended.outcome is Outcome.DONE
+    assert bench.processes.spawned[0].signals == [15]
+
+
+async def test_a_kill_that_breaks_fails_the_mount_and_says_why(bench: Bench) -> None:
+    await running(bench)
+    bench.processes.spawned[0].script.broken = "end"
+
+    ended = await bench.asked(Reload(V2, "r1"))
+
+    assert ended.outcome is Outcome.FAILED
+    assert "plugind failed at it: RuntimeError" in str(ended.reason)
+    assert (bench.phase, len(bench.processes.spawned)) == ("failed", 1)
+
+
+async def test_a_liveness_check_that_breaks_is_one_that_failed(bench: Bench) -> None:
+    await running(bench, with_liveness(), proved=False)
+    broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    broken.set_exception(RuntimeError("nobody expects this"))
+    bench.processes.spawned[0].checks = [broken]
+
+    await bench.clock.advance(11)
+
+    assert bench.processes.spawned[0].is_gone
+    assert bench.phase == "ready"
+
+
+async def test_a_log_that_cannot_be_read_costs_an_answer_its_lines_only(bench: Bench) -> None:
+    await running(bench)
+    bench.processes.scripts["v2"] = Script(never_ready="no handshake")
+    bench.logs.is_broken = True
+
+    ended = await bench.asked(Reload(V2, "r1"))
+
+    assert (ended.outcome, ended.reason, ended.log) == (Outcome.ROLLED_BACK, "no handshake", [])
+
+
+async def test_what_cannot_be_remembered_is_done_all_the_same(bench: Bench) -> None:
+    await running(bench)
+    bench.memory.fails = "cannot be written as JSON"
+
+    with capture_logs() as logs:
+        ended = await bench.asked(Stop("s1", BY_HAND))
+
+    assert (ended.outcome, bench.phase) == (Outcome.DONE, "stopped")
+    assert "mount_not_remembered" in [line["event"] for line in logs]
+
+
+async def test_when_plugind_ends_only_a_stop_is_taken(bench: Bench) -> None:
+    await running(bench)
+    bench.actor.is_closing = True
+
+    reload = await bench.asked(Reload(V2, "r1"))
+    stop = await bench.asked(Stop("s1"))
+
+    assert (reload.outcome, reload.reason) == (Outcome.SKIPPED, "plugind is shutting down")
+    assert stop.outcome is Outcome.DONE
+    assert bench.processes.living() == []
 
 
 async def test_other_settings_are_in_effect_at_once(bench: Bench) -> None:

@@ -27,6 +27,7 @@ from supervisor.domain.catalog import Policies, ReloadPolicy, StopPolicy
 from supervisor.domain.errors import BadRequest, CatalogInvalid, NotFound, TargetUnfit, Unavailable
 from supervisor.domain.names import ROOT
 from supervisor.domain.plan import ByMounts, ByPlugin
+from supervisor.engine import feed
 from supervisor.engine.reload import Options
 
 BOB = caller_named("bob")
@@ -557,6 +558,35 @@ async def test_logs_are_read_of_mounts_of_the_catalog_and_of_those_that_still_ru
 
     assert await house.node.log_tail(A, 1) == [b"a line of auth/a/ in root"]
     assert [line async for line in house.node.log_follow(B, 1)] == [b"a line of auth/b/ in root"]
+
+
+async def test_a_start_by_hand_that_turns_out_bad_later_is_in_no_history(house: House) -> None:
+    await house.begun(a_catalog("auth/a"))
+    await house.node.stop(A, BOB)
+    house.pin("v2")
+    await house.node.catalog_changed()
+    row = await house.node.start(A, ALICE)
+
+    house.processes.spawned[-1].exit(1)
+    await settle()
+
+    assert (row.result, row.new_version) == ("started", "v2")
+    assert house.row("auth/a").version == "v1"
+    assert house.node.history(9) == []
+
+
+async def test_who_is_too_slow_for_the_events_is_told_so(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "SLOW", 2)
+    await house.begun(a_catalog("auth/a"))
+    events = house.node.events(ROOT, 0)
+    await anext(events)
+
+    await house.reload()
+
+    with pytest.raises(feed.Lagged):
+        _ = [row async for row in events]
 
 
 async def test_events_are_those_of_the_namespace_and_below(house: House) -> None:
