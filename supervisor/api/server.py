@@ -268,7 +268,7 @@ class Server:
             connection.cut()
         except* PlugindError as group:  # the client was too slow for what it follows
             why = "; ".join(map(str, group.exceptions))
-            log.info("stream_dropped", path=request.path, by=connection.peer.name, reason=why)
+            log.warning("stream_dropped", path=request.path, by=connection.peer.name, reason=why)
             with contextlib.suppress(ConnectionError):
                 await response.write(reply.farewell % why.encode())
             connection.leave_unfinished()

@@ -56,7 +56,7 @@ async def test_apply_reports_like_a_reload(served: Any, node: Any) -> None:
     assert got.warnings is None
     assert (got.data["verb"], len(got.data["mounts"])) == ("apply", 6)
     assert node.calls[0][2].dry_run
-    assert [line[1:] for line in node.audited] == [("apply", "root", "done")]
+    assert [line[1:] for line in node.audited] == [("dry run of apply", "root", "done")]
 
 
 @pytest.mark.parametrize(
