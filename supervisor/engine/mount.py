@@ -40,7 +40,7 @@ from supervisor.domain.events import (
     TreeSurvived,
 )
 from supervisor.domain.lifecycle import transition
-from supervisor.domain.mount import Mount, Phase
+from supervisor.domain.mount import Mount
 from supervisor.domain.names import MountKey, Seconds
 from supervisor.engine.feed import Feed, Transition
 from supervisor.engine.liveness import watch_liveness
@@ -155,6 +155,8 @@ class MountActor(Generic[P]):
             return
         if self.mount.remembered != before.remembered:
             self._remember()
+        if self.mount.crashes and self.mount.crashes[-1:] != before.crashes[-1:]:
+            self.crashes += 1  # a restart that nobody asked for; a rollback is none
         instance = self.mount.instance or before.instance
         pid = self._pids.get(instance.generation) if instance else None
         self.history.append(self._world.feed.publish(before, event, self.mount, actions, now, pid))
@@ -231,8 +233,6 @@ class MountActor(Generic[P]):
         if generation not in self._running:
             return  # left to the next plugind
         self.last_exit = str(status)
-        if self.mount.phase in {Phase.READY, Phase.STARTING}:
-            self.crashes += 1
         self._cancel_start(generation)
         self.post(Exited(generation, str(status), success=status.code == 0))
 

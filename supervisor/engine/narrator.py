@@ -30,7 +30,8 @@ def narrate(step: Transition) -> None:
         log.info("mount_stopped", **_bound(step), reason=after.reason)
     for action in step.actions:
         if isinstance(action, Answer) and action.outcome is Outcome.ROLLED_BACK:
-            log.warning("reload_rolled_back", **_bound(step), reason=action.reason)
+            failed = action.failed.launch.version if action.failed else None
+            log.warning("reload_rolled_back", **_bound(step), failed_version=failed, reason=action.reason)
 
 
 def _bound(step: Transition) -> dict[str, str | int | None]:

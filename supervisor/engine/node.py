@@ -218,9 +218,13 @@ class Node:
         actor = self._fleet.actor(spec) if spec else self._fleet.found(key)
         command = str(uuid4())
         by = StoppedBy(caller.name, datetime.now(UTC).timestamp())
+        instance, process = actor.mount.instance, actor.process
         ended = await actor.ask(events.Stop(command, by), command)
         await self._has.memory.flush()  # before the answer: it holds over a power cut from now on
-        return self._result("stop", ended, caller)
+        row = self._result("stop", ended, caller)
+        if instance is not None and process is not None:
+            row.old_version, row.old_pid = instance.launch.version, process.pid
+        return row
 
     async def restart(self, key: MountKey, caller: Caller) -> MountResult:
         """A new instance of what runs; a mount that runs nothing is started. Raises NotFound, TargetUnfit."""
