@@ -99,7 +99,8 @@ async def test_a_stop_by_hand_that_the_former_daemon_did_not_finish_is_finished(
 
     assert process.is_gone
     assert process.signals[0] == 15
-    assert (house.row("auth/a").state, house.row("auth/a").stopped_by) == ("stopped", "bob")
+    row = house.row("auth/a")
+    assert (row.state, row.stopped_by, row.reason) == ("stopped", "bob", "stopped by hand by bob")
 
 
 async def test_after_a_rollback_a_new_daemon_starts_what_last_worked(house: House) -> None:

@@ -348,6 +348,7 @@ async def test_a_caller_that_goes_away_cancels_nothing(bench: Bench) -> None:
     await settle()
 
     assert (bench.phase, bench.processes.living()[0].instance.launch) == ("ready", V2)
+    assert bench.amended == []
 
 
 async def test_with_start_first_the_old_one_goes_when_the_new_one_is_ready(bench: Bench) -> None:

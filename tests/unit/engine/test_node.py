@@ -429,7 +429,9 @@ async def test_a_restart_while_it_falls_back_is_of_what_comes_back(house: House)
     house.processes.gate.set()
     await settle()
 
-    assert (await restart).new_version == "v1"
+    row = await restart
+    assert (row.result, row.new_version) == ("reloaded", "v1")
+    assert [one.instance.launch.version for one in house.processes.spawned].count("v2") == 1
 
 
 async def test_a_restart_of_what_is_stopped_by_hand_starts_it(house: House) -> None:
