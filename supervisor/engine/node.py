@@ -5,6 +5,7 @@ Here a request becomes jobs for the mounts' actors, after everything that it nee
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -46,6 +47,8 @@ from supervisor.wire import InstanceRow, MountResult, NodeStatus, PinData, PlanD
 __all__ = ["About", "Facilities", "Node", "Options", "Ticket"]
 log = structlog.get_logger(__name__)
 Ticket = Reload
+PATIENCE: Final = 1.0
+"""Seconds that a reload waits for what is remembered to be on disk."""
 KEPT: Final = 200
 """Finished reloads that are answered from memory; older ones from history."""
 
@@ -308,6 +311,10 @@ class Node:
 
     async def _run(self, reload: Reload) -> None:
         try:
+            with suppress(TimeoutError):  # a disk that hangs delays a reload, and does not stop it
+                async with asyncio.timeout(PATIENCE):
+                    # before the first kill: a next plugind must know what worked, should this one die now
+                    await self._has.memory.flush()
             await reload.run(self._fleet.do, self._about.parallel)
             await self._has.history.append(reload.reload_id, msgspec.json.encode(reload.report()))
         except Exception:
