@@ -114,6 +114,7 @@ class Instances:
         try:
             if (reason := unsupported(launch)) is not None:
                 raise SpawnRefused(reason)
+            self._spawner.keep_reserve(launch.command)
             account = account_of(launch)
             output = self._logs.open(key)
             _make_folder(folder, account)

@@ -29,6 +29,8 @@ SIGNALS: Final = tuple(
     number for number in signal.valid_signals() if number not in {signal.SIGKILL, signal.SIGSTOP}
 )
 TRANSIENT: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+RESERVE: Final = 16
+"""Descriptors that no start takes: for the control socket, files and looks into /proc."""
 LIMIT_OPTIONS: Final = ("nofile", "nproc", "core")
 
 
@@ -170,6 +172,22 @@ class Spawner:
             return self._spawn(argv, env, self._low, mark)
         finally:
             os.dup2(self._null, self._low, inheritable=False)
+
+    def keep_reserve(self, command: str) -> None:
+        """Return if there are descriptors for a start: who should mend a want of them has to be let in.
+
+        Raises:
+            SpawnRefused: Too few are left just now.
+        """
+        if self._null < 0:
+            return
+        try:
+            free = os.dup(self._null)
+        except OSError as error:
+            raise SpawnRefused(f"cannot start {command}: {error.strerror}", transient=True) from error
+        os.close(free)
+        if free >= self._files[0] - RESERVE:
+            raise SpawnRefused(f"cannot start {command}: too few descriptors are left", transient=True)
 
     def _spawn(self, argv: list[str], env: Mapping[str, str], output: int, mark: int) -> Handle:
         actions = (

@@ -242,3 +242,31 @@ def test_a_process_that_forks_and_exits_all_the_time_does_not_get_away(plugind: 
     assert [answer.status for answer in answers] == [200, 200, 200]
     assert stopped.data["result"] == "stopped"
     assert not any(plugind.living() for _ in range(20))
+
+
+def test_a_want_of_descriptors_leaves_the_control_socket_and_the_running_mounts_alone(
+    plugind: Plugind,
+) -> None:
+    path = plugind.plugin("plugin", "#!/bin/sh\nsleep 1000 &\nexec sleep 1000\n")
+    plugind.write({"v1": (path, [])}, mounts(14), "v1", SOON)
+    command = ["prlimit", "--nofile=64:64", BIN / "plugind", "--config", plugind.config]
+    plugind.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+
+    def is_full() -> bool:
+        try:
+            rows = plugind.rows().values()
+        except OSError:
+            return False
+        return len(rows) == 14 and all(
+            row["state"] == "ready" or "descriptors" in (row["reason"] or "") for row in rows
+        )
+
+    plugind.until(is_full)
+    before = instances_alive(plugind)
+
+    plugind.reload(on_failure="continue")
+
+    assert instances_alive(plugind) <= {
+        f"PLUGIND_INSTANCE={row['instance']}" for row in plugind.rows().values() if row["pid"]
+    }
+    assert not instances_alive(plugind) & before
