@@ -11,7 +11,9 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -45,6 +47,8 @@ log = structlog.get_logger("supervisor.daemon")
 EXIT_FAULTY: Final = 2
 EXIT_RUNNING: Final = 3
 PR_SET_CHILD_SUBREAPER: Final = 36
+WORKERS: Final = 6
+"""Threads for hashing, parsing, and what waits for a disk."""
 ITSELF: Final = Caller(trusted=True, name="plugind")
 
 
@@ -78,6 +82,7 @@ class Daemon:
     async def _serve(self, tasks: asyncio.TaskGroup) -> None:
         settings = self._settings
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(started_threads(WORKERS))
         runtime, state, logs_dir = map(Path, (settings.runtime_dir, settings.state_dir, settings.log_dir))
         logs = Logs(runtime / "logs", logs_dir, settings.logs)
         records = InstanceRecords(runtime / "instances")
@@ -136,6 +141,16 @@ class Daemon:
     def _leave(self) -> None:
         self._leaves = True
         self._stop.set()
+
+
+def started_threads(count: int) -> ThreadPoolExecutor:
+    """Worker threads that are there already: a machine out of processes refuses new ones."""
+    executor = ThreadPoolExecutor(count, thread_name_prefix="worker")
+    together = threading.Barrier(count + 1)
+    for _ in range(count):
+        executor.submit(together.wait)
+    together.wait()
+    return executor
 
 
 class Troubles:
@@ -202,6 +217,8 @@ def prepare_process(settings: Settings) -> None:
                 f"cannot make {folder}: {error.strerror}; it is set in plugind.yaml"
             ) from error
     os.chdir("/")
+    for number in (signal.SIGHUP, signal.SIGUSR1):  # until they mean something, they end nothing
+        signal.signal(number, signal.SIG_IGN)
     childsignal.block()
     become_subreaper()
 

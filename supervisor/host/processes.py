@@ -17,6 +17,7 @@ from supervisor.host.identity import Scarce, children_of_thread, is_alive, start
 
 ORPHANS_SOON: Final = 1.0
 """Seconds until zombies that are nobody's main process are reaped: they cost a table entry, no more."""
+HELD_BY_TRACER: Final = 0.05
 
 
 class Handle:
@@ -97,6 +98,7 @@ class Main:
         self._is_child = is_child
         self._loop = asyncio.get_running_loop()
         self._exit: asyncio.Future[Exit] = self._loop.create_future()
+        self._retry: asyncio.TimerHandle | None = None
         self._loop.add_reader(handle.pidfd, self.reap)
 
     @property
@@ -124,6 +126,7 @@ class Main:
                 result = None
             else:
                 if result is None:
+                    self._look_later()
                     return
             if result is not None:
                 killed = result.si_code in {os.CLD_KILLED, os.CLD_DUMPED}
@@ -134,7 +137,14 @@ class Main:
         self._children.forget(self)
         self._exit.set_result(status)
 
+    def _look_later(self) -> None:
+        """Dead, but a tracer has not let go of it: its pidfd would wake the loop without end."""
+        self._loop.remove_reader(self.handle.pidfd)
+        self._retry = self._loop.call_later(HELD_BY_TRACER, self.reap)
+
     def close(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
         if not self._exit.done():
             self._loop.remove_reader(self.handle.pidfd)
             self._children.forget(self)
