@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import os
 import resource
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
@@ -182,11 +183,13 @@ async def play(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         yield Play(FakeStage())
         return
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with tempfile.TemporaryDirectory(prefix="ports-") as runtime:  # short: sockets lie in it
         one = Play(RealStage(tmp_path, Path(runtime)))
         assert await one.next() == []  # every plugind begins with what a former one left
         yield one
         await one.close()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
