@@ -19,5 +19,6 @@ def pytest_runtest_makereport(item: pytest.Item):
         name = item.nodeid.split("/")[-1].split("[")[0]
         if name not in ALLOWED:
             report.outcome = "failed"
-            report.longrepr = f"skipped in CI: {report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr}"
+            why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+            report.longrepr = f"skipped in CI: {why}"
     return report
