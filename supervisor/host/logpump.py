@@ -63,6 +63,7 @@ class Pump:
             self._close()
         else:
             self._thread.join()
+        os.close(self._wake)  # not by the thread: it may end before whoever posted its end has rung
 
     def post(self, command: Callable[[], None]) -> None:
         """Have the thread do something, after what was posted before; from any thread."""
@@ -183,4 +184,3 @@ class Pump:
             self.remove(capture)
         self._epoll.close()
         self._scratch.close()
-        os.close(self._wake)

@@ -23,7 +23,8 @@ def running(plugind: Plugind) -> Plugind:
 
 
 def lines(daemon: Plugind) -> list[int]:
-    text = (daemon.logs / "root" / "auth+talker.log").read_text()
+    log = daemon.logs / "root" / "auth+talker.log"
+    text = log.read_text() if log.exists() else ""
     return [int(line.split()[1]) for line in text.splitlines() if line.count(" ") == 1]
 
 
