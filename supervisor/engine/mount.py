@@ -147,6 +147,10 @@ class MountActor(Generic[P]):
         for process in self._running.values():
             self._world.processes.leave(process)
         self._running.clear()
+        for waiting in self._answers.values():
+            if not waiting.done():
+                why = "plugind ends and leaves its plugins to the next one: it goes on there"
+                waiting.set_result(Ended(self.key, Outcome.SKIPPED, why))
 
     def _step(self, event: Event) -> None:
         before, now = self.mount, self._world.clock.time()
@@ -313,7 +317,9 @@ class MountActor(Generic[P]):
             self.post(SpawnFailed(generation, reason))
 
     def _task(self, work: Coroutine[Any, Any, None], broke: Callable[[str], None]) -> asyncio.Task[None]:
-        return self._world.tasks.create_task(self._guarded(work, broke))
+        task = self._world.tasks.create_task(self._guarded(work, broke))
+        task.add_done_callback(lambda _: work.close())  # of one that was cancelled before it began
+        return task
 
     async def _guarded(self, work: Coroutine[Any, Any, None], broke: Callable[[str], None]) -> None:
         try:

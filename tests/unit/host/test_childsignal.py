@@ -60,7 +60,7 @@ def test_an_orphan_that_ends_is_reaped_within_seconds() -> None:
         async def main():
             children = Children()
             children.watch()
-            pid = os.posix_spawn("/bin/true", ["true"], {})  # nobody registers it: as if it came from a plugin
+            pid = os.posix_spawn("/bin/true", ["true"], {})  # as if it came from a plugin
             async with asyncio.timeout(10):
                 while pid in children.all():
                     await asyncio.sleep(0.05)
