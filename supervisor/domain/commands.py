@@ -1,6 +1,6 @@
 """What people ask of a mount: start, stop, reload, other settings; one handler a phase where it matters."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from supervisor.domain.events import Action, Answer, ClearTimer, Configure, Outcome, Reload, Start, Stop
 from supervisor.domain.mount import Mount, Phase, Replacement

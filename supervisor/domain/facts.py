@@ -1,6 +1,6 @@
 """What becomes of a mount by what happened to its instance: ready, not ready, dead, gone, alive after all."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from supervisor.domain.catalog import Launch
 from supervisor.domain.events import (

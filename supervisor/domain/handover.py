@@ -4,7 +4,7 @@ While the second is starting it is `incoming` and the phase is that of the first
 it becomes the instance, and the first is `outgoing` until its tree is gone.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from supervisor.domain.events import (
     Action,

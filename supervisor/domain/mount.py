@@ -1,8 +1,12 @@
-"""The state of one mount: all that decides what happens next. Replaced, never changed."""
+"""The state of one mount: all that decides what happens next. Replaced, never changed.
 
-from dataclasses import dataclass
+msgspec's structs, as their `replace` costs a tenth of that of dataclasses, ten times a reload.
+"""
+
 from enum import StrEnum
 from typing import cast
+
+import msgspec
 
 from supervisor.domain.catalog import Launch, MountSpec, Policies
 from supervisor.domain.events import Instance, TreeSurvived
@@ -21,8 +25,7 @@ class Phase(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Replacement:
+class Replacement(msgspec.Struct, frozen=True):
     """A new instance that somebody asked for, from the command to its answer."""
 
     commands: tuple[str, ...]
@@ -38,8 +41,7 @@ class Replacement:
     """Commands that were answered before it failed: what is said now amends that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(msgspec.Struct, frozen=True):
     key: MountKey
     policies: Policies = DEFAULT_POLICIES
     phase: Phase = Phase.STOPPED

@@ -4,8 +4,10 @@ Each takes a mount and returns the next one with the actions that go with it. Wh
 due is decided in `lifecycle.py`, `commands.py`, `facts.py` and `handover.py`.
 """
 
+import dataclasses
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from supervisor.domain import restarts
 from supervisor.domain.catalog import Launch, StopPolicy
@@ -262,7 +264,7 @@ def answer(
         down=None if mount.down_since is None else now - mount.down_since,
         failed=replacement.failed,
     )
-    amended = replace(said, commands=replacement.told, amends=True)
+    amended = dataclasses.replace(said, commands=replacement.told, amends=True)
     return tuple(answer for answer in (said, amended) if answer.commands)
 
 

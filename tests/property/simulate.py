@@ -8,13 +8,15 @@ What is promised of the pure part is checked after each step, in `World._check`.
 """
 
 import copy
+import dataclasses
 import re
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from random import Random
 from typing import Any
+
+from msgspec.structs import replace
 
 from supervisor.domain.catalog import Launch, Policies, ReloadPolicy, RestartPolicy, StopPolicy
 from supervisor.domain.events import (
@@ -518,7 +520,7 @@ def one_sequence(seed: int, length: int = 24, *, keep: bool = False) -> World:
 
 
 STAYS_UP = tuple(
-    replace(policies, restart=RestartPolicy(policy=restart))  # type: ignore[arg-type]
+    dataclasses.replace(policies, restart=RestartPolicy(policy=restart))  # type: ignore[arg-type]
     for policies in POLICIES
     for restart in ("always", "on-failure", "never")
     if policies.reload.rollback and policies.reload.watch

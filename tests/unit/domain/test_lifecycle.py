@@ -1,9 +1,10 @@
 """Each rule of a mount's life as one short story. Any order of events: tests/property/."""
 
-from dataclasses import replace
+import dataclasses
 from typing import get_args
 
 import pytest
+from msgspec.structs import replace
 
 from supervisor import wire
 from supervisor.domain import errors, lifecycle
@@ -680,7 +681,7 @@ def test_a_member_that_cannot_be_killed_makes_the_mount_failed_and_nothing_start
     assert mount.instance is not None
     assert mount.reason == "cannot kill pid 7"
     assert not spawned(actions)
-    assert answer(actions) == replace(answer(actions), outcome=FAILED, reason="cannot kill pid 7")
+    assert answer(actions) == dataclasses.replace(answer(actions), outcome=FAILED, reason="cannot kill pid 7")
 
 
 def test_a_stop_that_a_member_survived_has_failed_and_stays_sticky() -> None:

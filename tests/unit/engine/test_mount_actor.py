@@ -1,11 +1,11 @@
 """One actor: events in turn, actions in order, every command answered, a fault costs this mount only."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from engine_fakes import V1, V2, Bench, Script, a_key, keeping, settle, with_liveness
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from supervisor.domain.catalog import Policies, ReloadPolicy, RestartPolicy, StopPolicy

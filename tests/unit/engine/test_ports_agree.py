@@ -327,7 +327,7 @@ async def test_the_usage_of_a_living_process_is_seconds_and_bytes(play: Play) ->
     seconds, size = play.processes.usage(process)
 
     assert seconds >= 0
-    assert size > 0
+    assert size >= 0  # it may have no page yet
 
 
 async def test_what_was_left_is_found_by_the_next_plugind_with_all_that_it_needs(play: Play) -> None:
