@@ -108,6 +108,7 @@ class Daemon:
             tasks,
         )
         troubles.lead_to(node.warn)
+        node.expect_begin()
         server = Server(node, settings)
         await server.start()  # first: its lock says that there is no other plugind
         try:

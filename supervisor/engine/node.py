@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import uuid4
 
-import msgspec
 import structlog
 
 from supervisor.domain import events
@@ -35,12 +34,12 @@ from supervisor.engine.reload import (
     Options,
     Reload,
     Verb,
-    amend,
     dry_row,
     fill,
     job_of,
     pending,
 )
+from supervisor.engine.reports import Reports
 from supervisor.engine.staging import Staging
 from supervisor.wire import InstanceRow, MountResult, NodeStatus, PinData, PlanData, ReloadData, TransitionRow
 
@@ -49,8 +48,6 @@ log = structlog.get_logger(__name__)
 Ticket = Reload
 PATIENCE: Final = 1.0
 """Seconds that a reload waits for what is remembered to be on disk."""
-KEPT: Final = 200
-"""Finished reloads that are answered from memory; older ones from history."""
 
 
 class Node:
@@ -64,6 +61,7 @@ class Node:
         self._staging = Staging(facilities.file)
         self._preflight = Preflight(facilities.binaries, facilities.processes.unsupported)
         self._feed = Feed(narrate)
+        self._reports = Reports(facilities.history, tasks)
         self._fleet = Fleet(
             World(
                 facilities.clock,
@@ -73,10 +71,9 @@ class Node:
                 facilities.memory,
                 self._feed,
                 tasks,
-                self._amended,
+                self._reports.amended,
             )
         )
-        self._reloads: dict[str, Reload] = {}
         self._warnings: list[str] = []
         self._leaving = False
         self._begun = asyncio.Event()
@@ -84,9 +81,13 @@ class Node:
 
     # --- the life of the daemon
 
+    def expect_begin(self) -> None:
+        """Let commands wait for the end of `begin`: the socket answers before."""
+        self._begun.clear()
+
     async def begin(self) -> None:
         """Read the catalog, adopt what lives and start the rest; commands wait until that is done."""
-        self._begun.clear()
+        self.expect_begin()
         await self._staging.begin()
         self._warnings += await self._fleet.begin(self.catalog, self._has.remains)
         for warning in self._warnings:
@@ -158,18 +159,11 @@ class Node:
 
     def report(self, reload_id: str) -> ReloadData | None:
         """A reload under way or from history."""
-        if reload_id in self._reloads:
-            return self._reloads[reload_id].report()
-        document = self._has.history.get(reload_id)
-        return None if document is None else msgspec.json.decode(document, type=ReloadData)
+        return self._reports.of(reload_id)
 
     def history(self, most: int) -> list[ReloadData]:
         """Newest first."""
-        under_way = [reload.report() for reload in reversed(self._reloads.values()) if not reload.is_done]
-        found = [
-            msgspec.json.decode(document, type=ReloadData) for document in self._has.history.latest(most)
-        ]
-        return (under_way + found)[:most]
+        return self._reports.latest(most)
 
     # --- what changes something
 
@@ -303,9 +297,7 @@ class Node:
             currents = self._fleet.currents()
             reload.rehearse([dry_row(job, currents.get(job.key)) for job in jobs])
             return reload
-        self._reloads[reload.reload_id] = reload
-        for old in [known for known, one in self._reloads.items() if one.is_done][:-KEPT]:
-            del self._reloads[old]
+        self._reports.begun(reload)
         self._tasks.create_task(self._run(reload))
         return reload
 
@@ -316,25 +308,10 @@ class Node:
                     # before the first kill: a next plugind must know what worked, should this one die now
                     await self._has.memory.flush()
             await reload.run(self._fleet.do, self._about.parallel)
-            await self._has.history.append(reload.reload_id, msgspec.json.encode(reload.report()))
+            await self._reports.ended(reload)
         except Exception:
             # a request's edge: what broke in one reload costs no other
             log.exception("reload_broke", reload_id=reload.reload_id)
-
-    def _amended(self, command: str, ended: Ended) -> None:
-        reload = self._reloads.get(command)
-        if reload is not None:
-            reload.amend(ended)
-        if reload is None or reload.is_done:  # else it goes to history when it is done
-            self._tasks.create_task(self._amend(command, ended))
-
-    async def _amend(self, command: str, ended: Ended) -> None:
-        report = self.report(command)
-        if report is None:
-            return  # a start by hand: it was answered, and is kept nowhere
-        if command not in self._reloads:
-            amend(report, ended)
-        await self._has.history.amend(command, msgspec.json.encode(report))
 
     def _result(self, verb: Verb, ended: Ended, caller: Caller) -> MountResult:
         spec = self.catalog.mounts.get(ended.key)

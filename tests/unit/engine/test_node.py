@@ -190,7 +190,7 @@ async def test_finished_reloads_leave_memory_and_stay_in_history(house: House) -
 
     found = house.node.report(tickets[0].reload_id)
 
-    assert len(house.node._reloads) <= 202
+    assert len(house.node._reports._reloads) <= 202
     assert found is not None
     assert results(found) == {"auth/a": "reloaded"}
 
