@@ -21,7 +21,6 @@ from typing import Final
 from uuid import uuid4
 
 import click
-import msgspec
 import structlog
 
 from supervisor.api.server import Server
@@ -246,8 +245,7 @@ class Stderr:
 def set_up_logs() -> None:
     """Console for a terminal, JSON otherwise; to stderr."""
     on_terminal = sys.stderr.isatty()
-    as_json = structlog.processors.JSONRenderer(serializer=_json)
-    renderer = structlog.dev.ConsoleRenderer() if on_terminal else as_json
+    renderer = structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -259,10 +257,6 @@ def set_up_logs() -> None:
         logger_factory=structlog.WriteLoggerFactory(Stderr()),  # type: ignore[arg-type]  # all that it uses
         cache_logger_on_first_use=True,
     )
-
-
-def _json(entry: dict[str, object], **_: object) -> str:
-    return msgspec.json.encode(entry, enc_hook=repr).decode()
 
 
 @click.group(invoke_without_command=True)
