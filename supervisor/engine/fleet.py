@@ -18,9 +18,10 @@ from supervisor.domain.names import MountKey
 from supervisor.domain.plan import Current
 from supervisor.engine import views
 from supervisor.engine.adoption import one_each
-from supervisor.engine.mount import Ended, MountActor, World
+from supervisor.engine.mount import MountActor
 from supervisor.engine.ports import P, Remains
 from supervisor.engine.reload import Job
+from supervisor.engine.world import Ended, World
 
 log = structlog.get_logger(__name__)
 

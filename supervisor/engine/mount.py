@@ -7,7 +7,6 @@ come up meanwhile are taken in turn, so no handler ever sees a half-made step.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import Any, Generic
 
 import structlog
@@ -42,42 +41,14 @@ from supervisor.domain.events import (
 from supervisor.domain.lifecycle import transition
 from supervisor.domain.mount import Mount
 from supervisor.domain.names import MountKey, Seconds
-from supervisor.engine.feed import Feed, Transition
+from supervisor.engine.feed import Transition
 from supervisor.engine.liveness import watch_liveness
-from supervisor.engine.ports import Binaries, Clock, Logs, Memory, P, Processes
+from supervisor.engine.ports import P
+from supervisor.engine.world import Ended, World
 
 log = structlog.get_logger(__name__)
 _REMEMBERED = 8
 """Generations whose pids an answer may still name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a command ended for one mount, with what people want to know of it."""
-
-    key: MountKey
-    outcome: Outcome
-    reason: str | None = None
-    old_version: str | None = None
-    old_pid: int | None = None
-    new_version: str | None = None
-    new_pid: int | None = None
-    down: Seconds | None = None
-    log: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class World(Generic[P]):
-    """What all actors of a node share."""
-
-    clock: Clock
-    processes: Processes[P]
-    binaries: Binaries
-    logs: Logs
-    memory: Memory
-    feed: Feed
-    tasks: asyncio.TaskGroup
-    amended: Callable[[str, Ended], None]
 
 
 class MountActor(Generic[P]):

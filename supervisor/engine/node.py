@@ -25,7 +25,6 @@ from supervisor.engine import views
 from supervisor.engine.facilities import About, Facilities
 from supervisor.engine.feed import Feed
 from supervisor.engine.fleet import Fleet, launch_to_restart
-from supervisor.engine.mount import Ended, World
 from supervisor.engine.narrator import narrate, row_of
 from supervisor.engine.preflight import Preflight
 from supervisor.engine.reload import (
@@ -41,6 +40,7 @@ from supervisor.engine.reload import (
 )
 from supervisor.engine.reports import Reports
 from supervisor.engine.staging import Staging
+from supervisor.engine.world import Ended, World
 from supervisor.wire import InstanceRow, MountResult, NodeStatus, PinData, PlanData, ReloadData, TransitionRow
 
 __all__ = ["About", "Facilities", "Node", "Options", "Ticket"]

@@ -18,8 +18,8 @@ from supervisor.domain.events import Outcome
 from supervisor.domain.names import MountKey, Seconds
 from supervisor.domain.plan import Current, Step
 from supervisor.engine.liveness import pause
-from supervisor.engine.mount import Ended
 from supervisor.engine.ports import Clock
+from supervisor.engine.world import Ended
 from supervisor.wire import MountResult, ReloadData, Result
 
 log = structlog.get_logger(__name__)

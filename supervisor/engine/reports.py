@@ -5,9 +5,9 @@ from typing import Final
 
 import msgspec
 
-from supervisor.engine.mount import Ended
 from supervisor.engine.ports import History
 from supervisor.engine.reload import Reload, amend
+from supervisor.engine.world import Ended
 from supervisor.wire import ReloadData
 
 KEPT: Final = 200

@@ -34,9 +34,10 @@ from supervisor.domain.plan import ByMounts, Target
 from supervisor.engine import ports
 from supervisor.engine.facilities import About, Facilities
 from supervisor.engine.feed import Feed, Transition
-from supervisor.engine.mount import Ended, MountActor, World
+from supervisor.engine.mount import MountActor
 from supervisor.engine.node import Node, Options
 from supervisor.engine.reload import Reload
+from supervisor.engine.world import Ended, World
 from supervisor.wire import InstanceRow, MountResult, ReloadData
 
 # --- the loop and the clock

@@ -23,7 +23,7 @@ from supervisor.domain.events import (
 from supervisor.domain.memory import StoppedBy
 from supervisor.domain.mount import Mount
 from supervisor.domain.names import instance_id
-from supervisor.engine.mount import Ended
+from supervisor.engine.world import Ended
 
 START_FIRST = Policies(reload=ReloadPolicy(order="start_first"))
 BY_HAND = StoppedBy("alice", 1.0)

@@ -24,8 +24,8 @@ from supervisor.domain.errors import TargetUnfit
 from supervisor.domain.events import Outcome
 from supervisor.domain.names import ROOT
 from supervisor.domain.plan import ByMounts, Current, Step
-from supervisor.engine.mount import Ended
 from supervisor.engine.reload import Job, Options, Reload, dry_row, fill, job_of, pending
+from supervisor.engine.world import Ended
 from supervisor.wire import ReloadData
 
 FOUR = ("auth/a", "auth/b", "auth/c", "auth/d")

@@ -1,0 +1,40 @@
+"""What all actors of a node share, and what each of them answers."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic
+
+from supervisor.domain.events import Outcome
+from supervisor.domain.names import MountKey, Seconds
+from supervisor.engine.feed import Feed
+from supervisor.engine.ports import Binaries, Clock, Logs, Memory, P, Processes
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended for one mount, with what people want to know of it."""
+
+    key: MountKey
+    outcome: Outcome
+    reason: str | None = None
+    old_version: str | None = None
+    old_pid: int | None = None
+    new_version: str | None = None
+    new_pid: int | None = None
+    down: Seconds | None = None
+    log: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class World(Generic[P]):
+    """What all actors of a node share."""
+
+    clock: Clock
+    processes: Processes[P]
+    binaries: Binaries
+    logs: Logs
+    memory: Memory
+    feed: Feed
+    tasks: asyncio.TaskGroup
+    amended: Callable[[str, Ended], None]
