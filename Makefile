@@ -5,11 +5,11 @@ RUN    := $(CURDIR)/run
 PREFIX ?= /usr/local
 DESTDIR ?=
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-SYSTEM := curl
+SYSTEM := curl faketime strace
 # plugind runs nothing that others may write, and a umask of 002 leaves a clone so.
 SAFE   := chmod g-w,o-w . && chmod -R g-w,o-w plugins
 
-.PHONY: run demo test check bench install clean digests help
+.PHONY: run demo test check crash soak bench install clean digests help
 
 help:                ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -32,6 +32,12 @@ check: $(VENV)/ready-dev  ## Format, lint, types, import contracts, unit and pro
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/pytest -q tests/unit tests/property $(PYTEST)
+
+crash: $(VENV)/ready-dev  ## The daemon dies or is refused at each system call; CRASH='--scenario stop --most 100 --errors 50'
+	$(VENV)/bin/python tests/integration/crash_points.py $(CRASH)
+
+soak: $(VENV)/ready-dev  ## Ten minutes of crashes, reloads, edits and deaths of the daemon; SOAK='--seconds 600 --seed 1'
+	$(VENV)/bin/python tests/integration/soak.py $(SOAK)
 
 bench: $(VENV)/ready-dev  ## Measure the figures of the README, each side by side with its yardstick
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(VENV)/bin/python $$script || exit 1; done

@@ -7,5 +7,9 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   apt-get -qq update && apt-get -qq install --yes --no-install-recommends "$package" >/dev/null && exit 0
 fi
 echo "cannot make a virtual environment: $python has no venv module. Run this, then try again:" >&2
-echo "  sudo apt-get install $package" >&2
+if command -v sudo >/dev/null; then
+  echo "  sudo apt-get install $package" >&2
+else
+  echo "  su -c 'apt-get install $package'" >&2
+fi
 exit 1

@@ -1,19 +1,17 @@
-"""Builds and joins everything; signals, start, stop. Nothing to decide.
+"""Start, stop, signals, and the place taken by another plugind. Nothing to decide.
 
 `plugind [--config FILE]` is the daemon in the foreground; `plugind check [FILE…]` checks without one.
 """
 
 import asyncio
-import ctypes
+import dataclasses
 import gc
-import importlib.metadata
-import logging
 import os
+import selectors
 import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -22,33 +20,35 @@ from uuid import uuid4
 
 import click
 import structlog
+from msgspec.structs import replace
 
-from supervisor.api.server import Server
+from supervisor.api.connections import a_turn
 from supervisor.domain.access import Caller
-from supervisor.domain.catalog import Settings
-from supervisor.domain.errors import AlreadyRunning, PlugindError
+from supervisor.domain.errors import AlreadyRunning, Cannot, PlugindError
+from supervisor.domain.legacy import Errand, Legacy
 from supervisor.domain.names import ROOT
-from supervisor.engine.node import About, Facilities, Node, Options
-from supervisor.files.binaries import Binaries
-from supervisor.files.catalog_file import CatalogFile
-from supervisor.files.load import Defaults
+from supervisor.engine.node import Node, Options
 from supervisor.files.settings import load_settings
 from supervisor.files.watch import CatalogWatcher
-from supervisor.host import childsignal
-from supervisor.host.audit import AuditLog
-from supervisor.host.history import History
-from supervisor.host.instances import Instances
-from supervisor.host.logs import Logs
-from supervisor.host.memory import Memory
-from supervisor.host.records import InstanceRecords
-from supervisor.host.remains import Remains
+from supervisor.host.cgroupmount import machine_lacks
+from supervisor.host.ownlog import set_up_logs
+from supervisor.host.preparation import hold_signals, listen_to_signals, prepare_process
+from supervisor.host.upgrade import Program, drop, inherited
+from supervisor.parts import Given, Parts, check_start, started_threads, starting, tell_of_callback, version
 
 log = structlog.get_logger("supervisor.daemon")
 EXIT_FAULTY: Final = 2
 EXIT_RUNNING: Final = 3
-PR_SET_CHILD_SUBREAPER: Final = 36
 WORKERS: Final = 6
 """Threads for hashing, parsing, and what waits for a disk."""
+GRACE: Final = 10.0
+"""Seconds that what is under way gets before another plugind takes over."""
+FAREWELL: Final = 2.0
+"""Then, for who reads a stream or is slow."""
+LONGEST_SILENCE: Final = 10.0
+"""For so long a plugind that takes over makes all wait until it knows everything."""
+PAUSE: Final = 0.1
+"""Between two starts of one that is refused something."""
 ITSELF: Final = Caller(trusted=True, name="plugind")
 
 
@@ -59,117 +59,134 @@ class _Over(Exception):
 class Daemon:
     """One plugind, from its settings to its end."""
 
-    def __init__(self, settings: Settings, defaults: Defaults) -> None:
-        self._settings = settings
-        self._defaults = defaults
-        self._stop = asyncio.Event()
-        self._leaves = False
+    def __init__(self, given: Given) -> None:
+        self._given = given
+        self._told = asyncio.Event()
+        self._ends = self._leaves = False
+        self.is_begun = False
+        self.fifos = given.fifos
+        """Of a daemon that could not begin: what it was given of logs, or has by now."""
+        self._errand: Errand | None = None
 
-    async def run(self) -> None:
-        """Serve until a signal says stop (SIGTERM, SIGINT) or leave (SIGUSR1).
+    async def run(self) -> Legacy | None:
+        """Serve until a signal says stop (SIGTERM, SIGINT) or leave (SIGUSR1), or another one takes over.
+
+        Returns what is left to that one.
 
         Raises:
             AlreadyRunning: Another plugind has the control socket.
             PlugindError: A folder or the socket cannot be had.
         """
+        left: list[Legacy] = []
         try:
             async with asyncio.TaskGroup() as tasks:
-                await self._serve(tasks)
+                left += await self._serve(tasks)
                 raise _Over  # noqa: TRY301 - the way to cancel what is left in a TaskGroup
         except* _Over:
             pass
+        if not left:
+            log.info("daemon_stopped")
+        return left[0] if left else None
 
-    async def _serve(self, tasks: asyncio.TaskGroup) -> None:
-        settings = self._settings
+    async def _serve(self, tasks: asyncio.TaskGroup) -> list[Legacy]:
+        settings, legacy = self._given.settings, self._given.legacy
         loop = asyncio.get_running_loop()
-        loop.set_default_executor(started_threads(WORKERS))
-        runtime, state, logs_dir = map(Path, (settings.runtime_dir, settings.state_dir, settings.log_dir))
-        logs = Logs(runtime / "logs", logs_dir, settings.logs)
-        records = InstanceRecords(runtime / "instances")
-        instances = Instances(runtime, records, logs)
-        troubles = Troubles(loop)
-        memory = Memory(state / "mounts.json", troubles.tell)
-        history = History(state / "reloads.json", troubles.tell)
-        audit = AuditLog(logs_dir / "audit.log")
-        node = Node(
-            About(settings.node, version(), os.getpid(), found_here(), 4 * (os.cpu_count() or 1)),
-            Facilities(
-                loop,
-                instances,
-                Remains(instances, records),
-                Binaries(private=(str(runtime), str(state), str(logs_dir))),
-                logs,
-                memory,
-                history,
-                audit,
-                CatalogFile(settings.catalog, self._defaults, state / "catalog.json"),
-            ),
-            tasks,
-        )
-        troubles.lead_to(node.warn)
+        loop.set_exception_handler(tell_of_callback)
+        with starting():
+            loop.set_default_executor(started_threads(WORKERS))
+            parts = Parts(self._given, tasks, loop, self._upgrade)
+        node, server = parts.node, parts.server
         node.expect_begin()
-        server = Server(node, settings)
-        await server.start()  # first: its lock says that there is no other plugind
+        watcher = CatalogWatcher(settings.catalog, partial(begin, tasks, node.catalog_changed), loop)
+        with starting():
+            await parts.claim(legacy)
         try:
-            instances.open()
-            logs.start()
-            history.load()
-            tasks.create_task(memory.run())
-            self._handle_signals(loop, node, tasks)
-            watcher = CatalogWatcher(settings.catalog, partial(begin, tasks, node.catalog_changed), loop)
-            watcher.start()
-            await node.begin()
+            with starting():
+                parts.open(legacy)
+                tasks.create_task(parts.memory.run())
+                watcher.start()
+                self._handle_signals(loop, node, tasks)
+                begun = tasks.create_task(begin_node(node))
+                if legacy is not None:  # who asks now gets the whole answer, and waits a little
+                    await asyncio.wait([begun], timeout=LONGEST_SILENCE)
+                    await server.start(legacy.sockets)
+                await begun
+            self.is_begun = True
             gc.freeze()  # what was made so far lives as long as the daemon
-            log.info("daemon_started", version=version(), socket=settings.socket.path, pid=os.getpid())
-            await self._stop.wait()
-            log.info("daemon_stopping", leaves_plugins=self._leaves)
+            log.info(
+                "daemon_started",
+                version=version(),
+                socket=settings.socket.path,
+                pid=os.getpid(),
+                cgroups=parts.uses["cgroups"],
+            )
+            await self._decided(parts)
             watcher.stop()
-            await (node.leave() if self._leaves else node.shut_down())
+            return await self._end(parts)
         finally:
+            watcher.stop()
             await server.stop(2.0)
-            instances.close()
-            logs.stop()
-            history.close()
-            audit.close()
-        log.info("daemon_stopped")
+            if self._given.tries and not self.is_begun:
+                self.fifos = parts.left_of_logs()
+            parts.close()
+
+    async def _decided(self, parts: Parts) -> None:
+        """Return when this plugind is to end: not for an upgrade that there are no descriptors for."""
+        while True:
+            await self._told.wait()
+            if self._ends:
+                return
+            try:
+                await parts.server.reserve()
+            except OSError as error:
+                self._told.clear()
+                parts.node.upgrade_failed(f"cannot keep the sockets open: {error.strerror}")
+            else:
+                return
+
+    async def _end(self, parts: Parts) -> list[Legacy]:
+        """Stop everything, or leave it to whoever comes next; what that one gets, where it comes at once."""
+        node, server = parts.node, parts.server
+        if self._errand is not None and not self._ends:
+            log.info("daemon_leaving", upgrade=self._errand.upgrade_id)
+            left_at = asyncio.get_running_loop().time()
+            await asyncio.gather(server.quiesce(GRACE), node.settled(GRACE))
+            hold_signals()
+            for _ in range(3):  # a signal that came before is heard by then
+                await a_turn(asyncio.get_running_loop())
+            if not self._ends:
+                handed = await node.leave()
+                sockets = await server.leave(FAREWELL)
+                return [parts.left(replace(self._errand, left_at=left_at), sockets, handed)]
+        log.info("daemon_stopping", leaves_plugins=self._leaves)
+        await (node.leave() if self._leaves else node.shut_down())
+        return []
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop, node: Node, tasks: asyncio.TaskGroup) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGUSR1, self._leave)
+            loop.add_signal_handler(number, self._end_by)
+        loop.add_signal_handler(signal.SIGUSR1, partial(self._end_by, leaves=True))
         loop.add_signal_handler(signal.SIGHUP, begin, tasks, partial(apply, node))
+        listen_to_signals()
 
-    def _leave(self) -> None:
-        self._leaves = True
-        self._stop.set()
+    def _end_by(self, *, leaves: bool = False) -> None:
+        if not self._ends:
+            self._ends, self._leaves = True, leaves
+        self._told.set()
 
-
-def started_threads(count: int) -> ThreadPoolExecutor:
-    """Worker threads that are there already: a machine out of processes refuses new ones."""
-    executor = ThreadPoolExecutor(count, thread_name_prefix="worker")
-    together = threading.Barrier(count + 1)
-    for _ in range(count):
-        executor.submit(together.wait)
-    together.wait()
-    return executor
-
-
-class Troubles:
-    """What goes wrong in worker threads, told on the loop, to whoever listens by then."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._tell: Callable[[str], None] = lambda trouble: log.warning("trouble_noticed", reason=trouble)
-
-    def lead_to(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-
-    def tell(self, trouble: str) -> None:
-        self._loop.call_soon_threadsafe(self._tell, trouble)
+    def _upgrade(self, errand: Errand) -> None:
+        """Let another plugind take over."""
+        self._errand = errand
+        self._told.set()
 
 
 def begin(tasks: asyncio.TaskGroup, work: Callable[[], Coroutine[None, None, None]]) -> None:
     tasks.create_task(work())
+
+
+async def begin_node(node: Node) -> None:
+    with starting():
+        await node.begin()
 
 
 async def apply(node: Node) -> None:
@@ -186,95 +203,24 @@ async def apply(node: Node) -> None:
     log.info("apply_done", **results)
 
 
-def version() -> str:
-    return importlib.metadata.version("plugind")
-
-
-def found_here() -> dict[str, str]:
-    """What plugind would use where it is there, and whether it is."""
-    return {
-        "cgroups": "not used by this version",
-        "systemd": "not used by this version",
-        "etcd": "not used by this version",
-    }
-
-
-def prepare_process(settings: Settings) -> None:
-    """What every plugin inherits, and folders that are missing.
-
-    Raises:
-        PlugindError: A folder cannot be made.
-    """
-    os.umask(0o022)
-    for folder, mode in (
-        (settings.runtime_dir, 0o755),
-        (settings.state_dir, 0o700),
-        (settings.log_dir, 0o750),
-    ):
-        try:
-            Path(folder).mkdir(mode=mode, parents=True, exist_ok=True)
-        except OSError as error:
-            raise PlugindError(
-                f"cannot make {folder}: {error.strerror}; it is set in plugind.yaml"
-            ) from error
-    os.chdir("/")
-    for number in (signal.SIGHUP, signal.SIGUSR1):  # until they mean something, they end nothing
-        signal.signal(number, signal.SIG_IGN)
-    childsignal.block()
-    become_subreaper()
-
-
-def become_subreaper() -> None:
-    """Orphans of plugins become children of plugind. Source: prctl(2)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        log.warning("subreaper_refused", reason=os.strerror(ctypes.get_errno()))
-
-
-class Stderr:
-    """Descriptor 2, where plugind's own log goes. A reader that is gone or a full disk costs lines only."""
-
-    def write(self, text: str) -> None:
-        with suppress(OSError):
-            os.write(2, text.encode(errors="backslashreplace"))
-
-    def flush(self) -> None:
-        """Nothing waits here."""
-
-
-def set_up_logs() -> None:
-    """Console for a terminal, JSON otherwise; to stderr."""
-    on_terminal = sys.stderr.isatty()
-    renderer = structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(Stderr()),  # type: ignore[arg-type]  # all that it uses
-        cache_logger_on_first_use=True,
-    )
-
-
 @click.group(invoke_without_command=True)
 @click.option(
     "--config", type=click.Path(path_type=Path), help="Settings [default: /etc/plugind/plugind.yaml]"
 )
+@click.option("--check", "is_check", is_flag=True, help="Only find out whether it would start.")
 @click.version_option(package_name="plugind")
 @click.pass_context
-def main(context: click.Context, config: Path | None) -> None:
+def main(context: click.Context, config: Path | None, *, is_check: bool) -> None:
     """Keep the plugin processes of a catalog running, in the foreground."""
     if context.invoked_subcommand is not None:
         return
     set_up_logs()
     status = 0
     try:
-        settings, defaults = load_settings(config)
-        prepare_process(settings)
-        asyncio.run(Daemon(settings, defaults).run())
+        if is_check:
+            asyncio.run(check_start(*load_settings(config)))
+        else:
+            run(config)
     except* AlreadyRunning as group:
         status = _told(group, EXIT_RUNNING)
     except* PlugindError as group:
@@ -282,9 +228,57 @@ def main(context: click.Context, config: Path | None) -> None:
     sys.exit(status)  # not within except*: Debian's Python 3.11.2 wraps a SystemExit from there in a group
 
 
+def run(config: Path | None) -> None:
+    """Be the daemon, also in the place of one before; a next one begins by an exec within."""
+    legacy = inherited()
+    program = Program.of_this_process()
+    settings, defaults = load_settings(config)
+    prepare_process(settings)
+    given = Given(settings, defaults, program)
+    if legacy is not None:
+        given = given.after(legacy)
+    while (legacy := served(given)) is not None:
+        try:
+            program.run(legacy)
+        except Cannot as error:
+            given = given.after(replace(legacy, errand=replace(legacy.errand, error=str(error))))
+
+
+def served(given: Given) -> Legacy | None:
+    """Be the daemon; what is left to another one.
+
+    Where the machine refuses what a legacy takes, it begins as after a crash: better late than not at all.
+    """
+    while True:
+        daemon = Daemon(given)
+        try:
+            return _run(daemon)
+        except* (PlugindError, OSError, RuntimeError) as group:
+            if not given.tries or daemon.is_begun:
+                raise
+            log.error("legacy_refused", reason="; ".join(map(str, group.exceptions)))
+            if given.legacy is not None:
+                drop(replace(given.legacy, fifos=()))
+            given = dataclasses.replace(given, legacy=None, fifos=daemon.fifos, tries=given.tries - 1)
+            threading.Event().wait(PAUSE)
+
+
+def _run(daemon: Daemon) -> Legacy | None:
+    with starting():
+        selector = selectors.DefaultSelector()  # first: asyncio cannot get rid of a loop without one
+        runner = asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector))
+        runner.get_loop()
+    try:
+        return runner.run(daemon.run())
+    finally:
+        with suppress(RuntimeError):  # no thread can be had that waits for the workers; they have no work
+            runner.close()
+
+
 def _told(group: ExceptionGroup[PlugindError], status: int) -> int:
     for error in group.exceptions:
-        click.echo(f"plugind: {error}", err=True)
+        with suppress(OSError):  # a full disk; the status says it too
+            click.echo(f"plugind: {error}", err=True)
     return status
 
 
@@ -294,4 +288,4 @@ def check(files: tuple[Path, ...]) -> None:
     """Check catalogs, or the one in plugind.yaml, without a daemon."""
     from supervisor.cli.commands.check import check_files  # noqa: PLC0415 - not needed by the daemon
 
-    sys.exit(check_files(files))
+    sys.exit(check_files(files, lacks=machine_lacks))

@@ -68,7 +68,18 @@ class ReloadBody(msgspec.Struct, kw_only=True):
     force: bool = False
 
 
-Result = Literal["reloaded", "rolled_back", "failed", "skipped", "unchanged", "started", "stopped", "pending"]
+Result = Literal[
+    "reloaded",
+    "rolled_back",
+    "failed",
+    "skipped",
+    "unchanged",
+    "started",
+    "stopped",
+    "pending",
+    "interrupted",
+]
+"""`interrupted`: plugind died before it was done, which the next one says in history."""
 
 
 class MountResult(msgspec.Struct, kw_only=True):
@@ -129,6 +140,8 @@ class InstanceRow(msgspec.Struct, kw_only=True):
     restarts: int = 0
     last_exit: str | None = None
     reason: str | None = None
+    says: str | None = None
+    """The last STATUS= of kind notify."""
     has_own_version: bool = False
     stopped_by: str | None = None
     rolled_back_from: str | None = None
@@ -150,6 +163,19 @@ class CatalogState(msgspec.Struct, kw_only=True):
     plugins: int = 0
 
 
+class UpgradeData(msgspec.Struct, kw_only=True):
+    """An upgrade of plugind in place: `under way` until another plugind runs, or the old one goes on."""
+
+    upgrade_id: str
+    result: Literal["under way", "done", "failed"]
+    old_version: str
+    new_version: str | None = None
+    began_at: str
+    seconds: float | None = None
+    """For how long requests had to wait."""
+    error: str | None = None
+
+
 class NodeStatus(msgspec.Struct, kw_only=True):
     node: str
     version: str
@@ -161,6 +187,8 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     uses: dict[str, str]
     """What was found and is used: cgroups, systemd, etcd, inotify."""
     warnings: list[str] = []
+    upgrade: UpgradeData | None = None
+    """The last one, of this process."""
 
 
 class PlanRow(msgspec.Struct, kw_only=True):
@@ -214,3 +242,6 @@ class TransitionRow(msgspec.Struct, kw_only=True):
     pid: int | None = None
     reason: str | None = None
     reload_ids: list[str] = []
+    """Reloads and applies that it answered: their ids are known to `history`."""
+    commands: list[str] = []
+    """What else it answered: start, stop, restart, shutdown."""

@@ -1,9 +1,17 @@
 """For every test: with CI=true a skip is a failure, unless it is listed with its reason."""
 
 import os
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
+
+# whoever runs the tests in the background of a script has it ignored, and what they start with them
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+os.umask(0o022)  # what others of a group may write, plugind does not run
 
 ALLOWED = {
     line.split()[0]
@@ -22,3 +30,13 @@ def pytest_runtest_makereport(item: pytest.Item):
             why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
             report.longrepr = f"skipped in CI: {why}"
     return report
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(program): skipped where it is not installed")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        if shutil.which(mark.args[0]) is None:
+            pytest.skip(f"{mark.args[0]} is not installed: apt-get install {mark.args[0]}")

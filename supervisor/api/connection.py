@@ -23,6 +23,7 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
 
 from supervisor.domain.access import Caller
+from supervisor.domain.legacy import HandedConnection
 from supervisor.domain.names import Seconds, shortened
 
 if TYPE_CHECKING:
@@ -61,7 +62,10 @@ def error_body(*messages: str) -> bytes:
 
 
 class Connection(RequestHandler):
-    def __init__(self, manager: "HttpServer", *, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
+    def __init__(
+        self, manager: "HttpServer", *, loop: asyncio.AbstractEventLoop, limits: Limits, begin: bytes = b""
+    ) -> None:
+        """`begin` was sent before this connection was taken over, and was not understood yet."""
         super().__init__(
             manager,
             loop=loop,
@@ -94,12 +98,17 @@ class Connection(RequestHandler):
         self._headers_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._is_half_closed = False
+        self._begin = begin
+        self.is_leaving = False
+        """It is closed after the answer under way, and that says so."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._own = cast("asyncio.Transport", transport)
         self.peer = peer_of(transport)
         self._headers_timer = self._loop.call_later(self.limits.headers, self._headers_are_late)
         super().connection_made(transport)
+        if self._begin:
+            self.data_received(self._begin)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         handler = self._task_handler
@@ -179,6 +188,39 @@ class Connection(RequestHandler):
         poll.register(self._own.get_extra_info("socket").fileno(), 0)
         return bool(poll.poll(0))
 
+    def hold(self) -> None:
+        """Read nothing more but the rest of a request that has begun to be answered."""
+        if self._own is None or self._own.is_closing():
+            return
+        if not self._can_go:
+            self.is_leaving = True
+            if not self.is_busy:
+                self.force_close()
+        elif not self._is_in_body:
+            self._own.pause_reading()
+
+    @property
+    def is_ready_to_go(self) -> bool:
+        """Whether nothing is under way, so that another process may go on with it."""
+        if self._own is None or self._own.is_closing() or not self._can_go:
+            return False
+        return not (
+            self.is_busy or self._close or self._own.is_reading() or self._own.get_write_buffer_size()
+        )
+
+    def hand_over(self) -> HandedConnection:
+        """A descriptor of it, and what was read of a next request. The connection lives on by that alone."""
+        assert self._own is not None  # noqa: S101 - it is ready to go
+        descriptor, begun = os.dup(self._own.get_extra_info("socket").fileno()), self._begun()
+        self.cut()
+        return HandedConnection(descriptor, begun)
+
+    @property
+    def _can_go(self) -> bool:
+        """What TLS has agreed upon, and that a client said its last word, only this process knows."""
+        own = self._own
+        return own is not None and own.get_extra_info("sslcontext") is None and not self._is_half_closed
+
     def refuse(self) -> None:
         """There are too many connections, and all are busy."""
         self._write_error(503, "too many connections: all are busy")
@@ -207,14 +249,20 @@ class Connection(RequestHandler):
         """Whether a request is being answered, or waits for that."""
         return bool(self._messages) or self._waiter is None or self._waiter.done()
 
-    def _has_partial_headers(self) -> bool:
+    @property
+    def _is_in_body(self) -> bool:
+        return self._parser is not None and self._parser._payload_parser is not None  # noqa: SLF001
+
+    def _begun(self) -> bytes:
+        """What was read of the headers of a request, and not understood yet."""
         parser = self._parser
-        return (
-            parser is not None
-            and not self._buffer_paused  # then the rest of a pipeline waits for us, not we for it
-            and parser._payload_parser is None  # noqa: SLF001
-            and bool(parser._lines or parser._tail)  # noqa: SLF001
-        )
+        if parser is None or self._is_in_body:
+            return b""
+        return b"".join(line + b"\r\n" for line in parser._lines) + parser._tail  # noqa: SLF001
+
+    def _has_partial_headers(self) -> bool:
+        # where reading is paused, the rest of a pipeline waits for us, not we for it
+        return not self._buffer_paused and bool(self._begun())
 
     def _watch_headers(self) -> None:
         if not self._has_partial_headers():

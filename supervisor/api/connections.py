@@ -2,7 +2,11 @@
 
 import asyncio
 import resource
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Final
 
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
@@ -10,7 +14,10 @@ from aiohttp.web_response import StreamResponse
 from aiohttp.web_server import Server as HttpServer
 
 from supervisor.api.connection import Connection, Limits
+from supervisor.domain.legacy import HandedConnection
 from supervisor.domain.names import Seconds
+
+_LOOK_AGAIN: Final[Seconds] = 0.005
 
 
 class Connections(HttpServer):
@@ -20,8 +27,41 @@ class Connections(HttpServer):
         super().__init__(handler)
         self._limits = limits
 
-    def __call__(self) -> Connection:
-        return Connection(self, loop=self._loop, limits=self._limits)
+    def __call__(self, begin: bytes = b"") -> Connection:
+        return Connection(self, loop=self._loop, limits=self._limits, begin=begin)
+
+    async def take(self, handed: Iterable[HandedConnection], *, tcp: bool) -> None:
+        """Go on with connections that another plugind had, over TCP only where it is as it was."""
+        for one in handed:
+            sock = socket.socket(fileno=one.fd)
+            if sock.family != socket.AF_UNIX and not tcp:
+                sock.close()
+                continue
+            with suppress(OSError):  # the client has gone
+                await self._loop.connect_accepted_socket(partial(self, one.unread), sock)
+
+    async def hand_over(self, seconds: Seconds, *, streams: bool) -> list[HandedConnection]:
+        """Answer what was begun and read nothing new; those that are through with that in `seconds`.
+
+        Args:
+            seconds: The longest it may take.
+            streams: Whether to wait for streams too; nothing else ends them here.
+        """
+        until = self._loop.time() + seconds
+        handed: list[HandedConnection] = []
+        while True:
+            for connection in self._ours():
+                connection.hold()
+                if connection.is_ready_to_go:
+                    try:
+                        handed.append(connection.hand_over())
+                    except OSError:  # no descriptor is left: whoever is idle may be closed
+                        connection.force_close()
+            await a_turn(self._loop)
+            if not any(streams or not one.is_streaming for one in self._ours()) or self._loop.time() > until:
+                return handed
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), _LOOK_AGAIN)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Keep the number of connections within the limit: idle ones make room, busy ones stay.
@@ -40,9 +80,19 @@ class Connections(HttpServer):
             handler.refuse()
 
     async def close(self, grace: Seconds) -> None:
-        ours = [connection for connection in self.connections if isinstance(connection, Connection)]
+        ours = self._ours()
         # a second more: at `grace` the waits end by themselves, and say 202
         await self.shutdown(grace + 1)
         for connection in ours:
             connection.cut()
         await asyncio.gather(*(connection.lost.wait() for connection in ours))
+
+    def _ours(self) -> list[Connection]:
+        return [connection for connection in self.connections if isinstance(connection, Connection)]
+
+
+async def a_turn(loop: asyncio.AbstractEventLoop) -> None:
+    """Let everything happen that is due already."""
+    turned = loop.create_future()
+    loop.call_soon(turned.set_result, None)
+    await turned

@@ -14,8 +14,9 @@ import socket
 import ssl
 import stat
 import struct
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from supervisor.domain.catalog import Socket, Tcp, Tls
 from supervisor.domain.errors import AlreadyRunning, Cannot
@@ -28,9 +29,10 @@ _LOCK_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.
 class Lock:
     """Held as long as this process lives; the kernel lets go of it at any death."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, held: int | None = None) -> None:
+        """Take the lock, or go on with the one that the descriptor `held` has."""
         self.path = path
-        self._fd = _locked(path)
+        self._fd = _locked(path) if held is None else held
 
     @property
     def is_in_place(self) -> bool:
@@ -39,6 +41,10 @@ class Lock:
 
     def close(self) -> None:
         os.close(self._fd)
+
+    def release(self) -> int:
+        """The descriptor that has the lock, for another plugind; this one has it no more."""
+        return self._fd
 
 
 def _locked(path: Path) -> int:
@@ -120,9 +126,7 @@ def bind_unix(settings: Socket) -> tuple[socket.socket, tuple[int, int]]:
     finally:
         os.umask(before)
     try:
-        if group is not None:
-            os.chown(path, -1, group, follow_symlinks=False)
-        path.chmod(settings.mode)
+        _dress(path, group, settings.mode)
         sock.listen(BACKLOG)
         return sock, _identity(path.lstat())
     except OSError as error:
@@ -130,10 +134,30 @@ def bind_unix(settings: Socket) -> tuple[socket.socket, tuple[int, int]]:
         raise Cannot(f"cannot give {path} its group and mode: {error.strerror}") from error
 
 
+def take_unix(settings: Socket, descriptor: int, identity: tuple[int, int]) -> socket.socket:
+    """The listening socket that the plugind before this one had there; mode and group may be others now."""
+    path = Path(settings.path)
+    with contextlib.suppress(OSError, Cannot):  # it served with what it had so far
+        if is_ours(settings.path, identity):
+            _dress(path, _group_id(settings.group), settings.mode)
+    return socket.socket(fileno=descriptor)
+
+
+def _dress(path: Path, group: int | None, mode: int) -> None:
+    if group is not None:
+        os.chown(path, -1, group, follow_symlinks=False)
+    path.chmod(mode)
+
+
 def is_ours(path: str, identity: tuple[int, int]) -> bool:
+    """Whether the path leads to our socket.
+
+    Raises:
+        OSError: That cannot be found out now, e.g. for want of memory; it may still be ours.
+    """
     try:
         return _identity(os.lstat(path)) == identity
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -174,8 +198,41 @@ def _peer_pid(probe: socket.socket) -> int:
     return int(struct.unpack("3i", raw)[0])
 
 
-def bind_tcp(settings: Tcp) -> tuple[list[socket.socket], ssl.SSLContext | None]:
-    """Listening sockets for `tcp`, and TLS for them.
+def bind_tcp(settings: Tcp, held: Sequence[int] = ()) -> tuple[list[socket.socket], ssl.SSLContext | None]:
+    """Listening sockets for `tcp`, new ones or those `held`, and TLS for them.
+
+    Raises:
+        Cannot: The address is not of this host, or is not loopback and has no TLS.
+    """
+    addresses, context = prepare_tcp(settings)
+    if held:
+        return [socket.socket(fileno=descriptor) for descriptor in held], context
+    return [_bound(family, where) for family, where in addresses], context
+
+
+def try_unix(settings: Socket) -> None:
+    """Find out whether `take_unix` would do.
+
+    Raises:
+        Cannot: It would not.
+    """
+    check_path(settings.path)
+    _group_id(settings.group)
+
+
+def try_tcp(settings: Tcp, *, binds: bool) -> None:
+    """Find out whether `bind_tcp` would do; whether the address is free, only where it `binds`.
+
+    Raises:
+        Cannot: It would not.
+    """
+    addresses, _ = prepare_tcp(settings)
+    for family, where in addresses if binds else []:
+        _bound(family, where).close()
+
+
+def prepare_tcp(settings: Tcp) -> tuple[list[tuple[int, tuple[Any, ...]]], ssl.SSLContext | None]:
+    """Families and addresses that `tcp` means, and TLS for them.
 
     Raises:
         Cannot: The address is not of this host, or is not loopback and has no TLS.
@@ -197,10 +254,10 @@ def bind_tcp(settings: Tcp) -> tuple[list[socket.socket], ssl.SSLContext | None]
             "set tcp.tls, or use a loopback address"
         )
     context = _tls(settings.tls) if settings.tls is not None else None
-    return [_bound(family, where) for (family, _), where in addresses.items()], context
+    return [(family, where) for (family, _), where in addresses.items()], context
 
 
-def _bound(family: int, where: tuple[object, ...]) -> socket.socket:
+def _bound(family: int, where: tuple[Any, ...]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

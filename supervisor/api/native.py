@@ -11,7 +11,7 @@ from supervisor.api import bodies
 from supervisor.api.calls import Answer, Call, Stream, Text
 from supervisor.api.outcomes import answer_of, settled, shown, visible
 from supervisor.domain.access import Caller
-from supervisor.domain.errors import BadRequest, NotFound
+from supervisor.domain.errors import BadRequest, NotFound, PlugindError
 from supervisor.domain.names import MountKey, shortened
 
 Item = TypeVar("Item")
@@ -31,7 +31,9 @@ async def status(call: Call) -> Answer:
     rows = call.node.instances(call.namespace)
     state = wire.CatalogState(file="", loaded_at=found.catalog.loaded_at, mounts=len(rows))
     counts = dict(Counter(row.state for row in rows))
-    return Answer(msgspec.structs.replace(found, catalog=state, counts=counts, uses={}, warnings=[]))
+    return Answer(
+        msgspec.structs.replace(found, catalog=state, counts=counts, uses={}, warnings=[], upgrade=None)
+    )
 
 
 async def plan(call: Call) -> Answer:
@@ -75,19 +77,35 @@ async def _command(
     return Answer(row)
 
 
+async def upgrade(call: Call) -> Answer:
+    """POST supervisor/upgrade: 202, as it goes on after the answer; supervisor/status tells its end."""
+    call.deed = "upgrade"
+    if bodies.fields(call.body, call.headers.get("Content-Type", "")):
+        raise BadRequest("cannot upgrade: it takes no parameters")
+    begun = await call.node.upgrade(call.caller, call.request_id)
+    return Answer(begun, status=202, outcome="going on")
+
+
 async def logs(call: Call) -> Text | Stream:
     """GET supervisor/logs/{mount}: the bytes as the plugin wrote them."""
     key, lines = _key(call), _number(call, "lines", 100, _MOST_LINES)
+    if bodies.flag(call.query.get("follow", "false")):
+        pieces = _as_they_come(call.node.log_follow(key, lines))
+        return Stream(pieces, _PLAIN, farewell=b"plugind: %s\n")
     tail = await call.node.log_tail(key, lines)
-    if not bodies.flag(call.query.get("follow", "false")):
-        return Text(b"".join(line + b"\n" for line in tail), _PLAIN)
-    pieces = _as_text(call.node.log_follow(key, lines))
-    return Stream(pieces, _PLAIN, farewell=b"plugind: %s\n")
+    return Text(b"".join(line + b"\n" for line in tail), _PLAIN)
 
 
-async def _as_text(lines: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    async for line in _closing(lines):
-        yield line + b"\n"
+async def _as_they_come(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """`pieces`; what plugind has to say after them begins on a line of its own."""
+    piece = b"\n"
+    try:
+        async for piece in _closing(pieces):
+            yield piece
+    except PlugindError:
+        if not piece.endswith(b"\n"):
+            yield b"\n"
+        raise
 
 
 async def why(call: Call) -> Answer:

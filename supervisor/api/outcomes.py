@@ -16,7 +16,7 @@ from supervisor.domain.names import Namespace
 from supervisor.engine.node import Ticket
 
 NOTHING: Final = "no plugins were reloaded"
-_BAD: Final = frozenset({"failed", "rolled_back"})
+_BAD: Final = frozenset({"failed", "rolled_back", "interrupted"})
 _MOST_LINES: Final = 50
 
 
@@ -55,7 +55,7 @@ def problems(report: wire.ReloadData) -> str | None:
     if not bad:
         return None
     counts = Counter(row.result for row in report.mounts)
-    failed = counts["failed"] + counts["rolled_back"]
+    failed = sum(1 for row in bad if row.result in _BAD)
     parts = ", ".join(f"{number} {result.replace('_', ' ')}" for result, number in sorted(counts.items()))
     lines = [f"{shown(row)}: {row.result.replace('_', ' ')}: {row.error or 'no reason given'}" for row in bad]
     if len(lines) > _MOST_LINES:

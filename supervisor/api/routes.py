@@ -92,6 +92,7 @@ ROUTES: Final = (
     Route("POST", "/supervisor/start/{mount*}", RELOAD, native.start),
     Route("POST", "/supervisor/stop/{mount*}", RELOAD, native.stop),
     Route("POST", "/supervisor/restart/{mount*}", RELOAD, native.restart),
+    Route("POST", "/supervisor/upgrade", ROOT_ADMIN, native.upgrade),
     Route("GET", "/supervisor/logs/{mount*}", READ, native.logs),
     Route("GET", "/supervisor/why/{mount*}", READ, native.why),
     Route("GET", "/supervisor/events", READ, native.events),

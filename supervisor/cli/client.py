@@ -113,7 +113,13 @@ class Daemon:
         with self._exchange("GET", target, None, headers or {}, None) as reply:
             if reply.status >= 400:  # noqa: PLR2004 - HTTP
                 self._understood(reply.status, reply.body())
-            yield reply.pieces()
+            try:
+                yield reply.pieces()
+            except NotReachable as error:
+                raise NotReachable(
+                    f"cannot go on: the stream from {self.path} broke off; "
+                    "plugind has ended, or it has dropped a reader that was too slow"
+                ) from error
 
     @contextmanager
     def _exchange(

@@ -39,7 +39,7 @@ LONGEST_PAUSE: Final = 0.2
 PATIENCE: Final = 30.0
 """Seconds for which a daemon that was there may be away: it is upgraded or started again."""
 LOG_LINES: Final = 5
-BAD: Final = frozenset({"failed", "rolled_back"})
+BAD: Final = frozenset({"failed", "rolled_back", "interrupted"})
 RESULTS: Final[dict[str, Style]] = {
     "reloaded": "good",
     "started": "good",
@@ -49,6 +49,7 @@ RESULTS: Final[dict[str, Style]] = {
     "pending": "warn",
     "rolled_back": "bad",
     "failed": "bad",
+    "interrupted": "bad",
 }
 HEADER: Final = ("NAMESPACE", "MOUNT", "VERSION", "PID", "DOWN", "RESULT", "NOTE")
 

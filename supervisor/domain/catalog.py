@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 from supervisor.domain.names import MountKey, Namespace, PluginRef, Seconds
 
 ReadyKind = Literal["exec", "notify", "handshake", "http", "tcp", "unix", "command"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True, order=True, gc=False):
     """A place in a file, for messages. Lines and columns count from 1."""
 
     file: str = ""
@@ -22,8 +23,7 @@ class Mark:
     column: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class FromFile:
+class FromFile(msgspec.Struct, frozen=True):
     """An environment value that is read from a file at each start and never shown."""
 
     path: str
@@ -32,8 +32,7 @@ class FromFile:
 EnvValue = str | FromFile
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True, cache_hash=True):
     """Which file it is and that nobody wrote to it since: stat(2) fields, times in nanoseconds."""
 
     device: int
@@ -43,8 +42,7 @@ class Identity:
     ctime: int
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What an instance may use at most; None is not limited by plugind. Sizes in bytes."""
 
     nofile: int | None = None
@@ -54,10 +52,12 @@ class Limits:
     cpu: float | None = None
     """Cores: 1.5 is one and a half."""
     pids: int | None = None
+    nice: int | None = None
+    """None is 0, whatever plugind's own is; the same with `oom_score_adj`."""
+    oom_score_adj: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(msgspec.Struct, frozen=True):
     """A listening socket that plugind holds open over reloads."""
 
     kind: Literal["stream", "datagram"]
@@ -67,8 +67,7 @@ class Listener:
     backlog: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(msgspec.Struct, frozen=True, cache_hash=True):
     """What a process is made of. `command` is absolute; `sha256` is lower-case hex, None where optional."""
 
     plugin: PluginRef
@@ -81,6 +80,9 @@ class Launch:
     cwd: str = "/"
     user: str | None = None
     group: str | None = None
+    groups: tuple[str, ...] | None = None
+    """The supplementary ones; None are those of `user`, or plugind's own."""
+    umask: int = 0o022
     limits: Limits = Limits()
     listen: tuple[Listener, ...] = ()
 
@@ -122,6 +124,14 @@ class RestartPolicy:
     max_backoff: Seconds = 30.0
     burst: int = 5
     within: Seconds = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RestartRate:
+    """Restarts after crashes of all mounts together: so many at once, then so many a second."""
+
+    per_second: float = 50.0
+    burst: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,5 +258,7 @@ class Settings:
     log_dir: str
     tcp: Tcp | None = None
     logs: LogPolicy = LogPolicy()
+    restarts: RestartRate = RestartRate()
+    cgroups: Literal["auto", "off"] = "auto"
     access: tuple[AccessRule, ...] = ()
     cluster: Cluster | None = None

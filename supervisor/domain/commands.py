@@ -18,13 +18,22 @@ from supervisor.domain.moves import (
     settle,
 )
 from supervisor.domain.names import Seconds
+from supervisor.domain.restarts import CLEAN
 
 
 def start(mount: Mount, event: Start, now: Seconds) -> Moved:
     """From a phase in which nothing runs: ends a stop by hand and a crash loop."""
-    fresh = replace(mount, held=None, crashes=())
+    fresh = replace(mount, held=None, past=CLEAN)
     began, actions = begin(fresh, Replacement(_ids(event.command), event.launch, now), now)
     return began, (ClearTimer("backoff", mount.generation), *actions)
+
+
+def start_in_backoff(mount: Mount, event: Start, now: Seconds) -> Moved:
+    """It waits for no backoff; what is tried again for want of means answers this command too."""
+    if mount.current is None:
+        return start(mount, event, now)
+    both = replace(mount, held=None, past=CLEAN, current=_waited_for(mount, event, now))
+    return _tried_now(both, now)
 
 
 def start_while_starting(mount: Mount, event: Start, now: Seconds) -> Moved:
@@ -50,7 +59,7 @@ def start_while_stopping(mount: Mount, event: Start, now: Seconds) -> Moved:
         mount,
         held=None,
         told_to_stop=False,
-        crashes=(),
+        past=CLEAN,
         stops=(),
         wanted=event.launch,
         not_before=0.0,
@@ -82,7 +91,7 @@ def stop(mount: Mount, event: Stop, now: Seconds) -> Moved:
         current=None,
         queued=None,
         watched=None,
-        crashes=(),
+        past=CLEAN,
         stops=mount.stops + _ids(event.command),
         reason=why,
     )
@@ -110,7 +119,7 @@ def reload(mount: Mount, event: Reload, now: Seconds) -> Moved:
 def reload_while_stopped(mount: Mount, event: Reload, now: Seconds) -> Moved:
     """Also in FAILED: a stop that could not be carried out is still a stop."""
     if mount.held is None and not mount.told_to_stop:
-        return reload(replace(mount, crashes=()), event, now)
+        return reload(replace(mount, past=CLEAN), event, now)
     return mount, _skipped(mount, event)
 
 
@@ -140,8 +149,24 @@ def reload_while_stopping(mount: Mount, event: Reload, now: Seconds) -> Moved:
         asked = joined(mount, current, asked)
     else:
         return _enqueued(mount, event, now), ()
-    crashes = mount.crashes if mount.wanted else ()  # it was given up, as in FAILED
-    return replace(mount, current=asked, wanted=event.launch, not_before=0.0, crashes=crashes), ()
+    past = mount.past if mount.wanted else CLEAN  # it was given up, as in FAILED
+    return replace(mount, current=asked, wanted=event.launch, not_before=0.0, past=past), ()
+
+
+def reload_in_backoff(mount: Mount, event: Reload, now: Seconds) -> Moved:
+    """It waits for no backoff. Where a command is tried again for want of means, both are tried now."""
+    current = mount.current
+    if current is None:
+        return reload(mount, event, now)
+    if current.failure is not None:
+        return _tried_now(_enqueued(mount, event, now), now)
+    both = joined(mount, current, Replacement(_ids(event.command), event.launch, now))
+    return _tried_now(replace(mount, current=both, wanted=both.launch), now)
+
+
+def _tried_now(mount: Mount, now: Seconds) -> Moved:
+    tried, actions = settle(replace(mount, not_before=0.0), now)
+    return tried, (ClearTimer("backoff", mount.generation), *actions)
 
 
 def configure(mount: Mount, event: Configure, _now: Seconds) -> Moved:

@@ -48,7 +48,7 @@ class Unavailable(PlugindError):
 
 
 class AlreadyRunning(Unavailable):
-    """Another daemon has the control socket."""
+    """Another daemon has the control socket, or one of our folders."""
 
     def __init__(self, pid: int | None, path: str) -> None:
         self.pid = pid
@@ -70,11 +70,10 @@ class SpawnRefused(Cannot):
 class TreeSurvived(Cannot):
     """Members of an instance could not be killed."""
 
-    def __init__(self, pids: Iterable[int]) -> None:
+    def __init__(self, pids: Iterable[int], *, refused: bool = False) -> None:
         self.pids = tuple(sorted(pids))
-        super().__init__(
-            f"cannot kill {', '.join(f'pid {pid}' for pid in self.pids)}: still there after SIGKILL"
-        )
+        why = "it belongs to another user" if refused else "still there after SIGKILL"
+        super().__init__(f"cannot kill {', '.join(f'pid {pid}' for pid in self.pids)}: {why}")
 
 
 @dataclass(frozen=True, slots=True, order=True)

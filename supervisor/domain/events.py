@@ -3,9 +3,10 @@
 An event of an instance carries its generation: one of an earlier generation changes nothing.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
+
+import msgspec
 
 from supervisor.domain.catalog import Launch, Policies
 from supervisor.domain.memory import StoppedBy
@@ -14,8 +15,7 @@ from supervisor.domain.names import InstanceId, Seconds
 Timer = Literal["ready", "stop", "backoff", "watch"]
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(msgspec.Struct, frozen=True):
     """One run of a mount's process, with everything it forks."""
 
     id: InstanceId
@@ -23,8 +23,7 @@ class Instance:
     launch: Launch
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(msgspec.Struct, frozen=True):
     """How a main process ended. Both None: it was not our child, so the status is unknown."""
 
     code: int | None = None
@@ -39,32 +38,28 @@ class Exit:
 # --- events: commands
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """Run `launch` unless something runs already; ends a stop by hand and a crash loop."""
 
     launch: Launch
     command: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True):
     """Stop, and where `by` is somebody, stay stopped until a Start."""
 
     command: str = ""
     by: StoppedBy | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reload:
+class Reload(msgspec.Struct, frozen=True):
     """Replace what runs by a new instance of `launch`."""
 
     launch: Launch
     command: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Configure:
+class Configure(msgspec.Struct, frozen=True):
     """Other settings than those a process is made of: in effect from now on."""
 
     policies: Policies
@@ -73,13 +68,11 @@ class Configure:
 # --- events: facts
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
+class Spawned(msgspec.Struct, frozen=True):
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class SpawnFailed:
+class SpawnFailed(msgspec.Struct, frozen=True):
     """No process came to be; `transient` means that it is the machine's fault, not the version's."""
 
     generation: int
@@ -87,21 +80,18 @@ class SpawnFailed:
     transient: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class BecameReady:
+class BecameReady(msgspec.Struct, frozen=True):
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeFailed:
+class ProbeFailed(msgspec.Struct, frozen=True):
     """The ready probe can never succeed any more, or liveness failed too often."""
 
     generation: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(msgspec.Struct, frozen=True):
     """The main process is dead; others of its tree may live."""
 
     generation: int
@@ -109,37 +99,41 @@ class Exited:
     success: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TreeGone:
+class TreeGone(msgspec.Struct, frozen=True):
     """No process of the instance is left."""
 
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class TreeSurvived:
+class TreeSurvived(msgspec.Struct, frozen=True):
     """Members of the instance could not be killed."""
 
     generation: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class StopCommandDone:
+class StopCommandDone(msgspec.Struct, frozen=True):
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class TimerFired:
+class TimerFired(msgspec.Struct, frozen=True):
     """`detail` is what the engine can say of it: why an instance is not ready."""
 
     name: Timer
     generation: int
     detail: str = ""
+    extended: Seconds | None = None
+    """Until when the instance itself asked for patience."""
 
 
-@dataclass(frozen=True, slots=True)
-class Adopted:
+class Paced(msgspec.Struct, frozen=True):
+    """The backoff is over, and too many restart at once: it waits for its turn."""
+
+    generation: int
+    reason: str
+
+
+class Adopted(msgspec.Struct, frozen=True):
     """A former daemon's instance was found alive."""
 
     instance: Instance
@@ -160,6 +154,7 @@ Event = (
     | TreeSurvived
     | StopCommandDone
     | TimerFired
+    | Paced
     | Adopted
 )
 EVENTS: tuple[type[Event], ...] = (
@@ -176,6 +171,7 @@ EVENTS: tuple[type[Event], ...] = (
     TreeSurvived,
     StopCommandDone,
     TimerFired,
+    Paced,
     Adopted,
 )
 
@@ -183,41 +179,41 @@ EVENTS: tuple[type[Event], ...] = (
 # --- actions
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(msgspec.Struct, frozen=True):
     instance: Instance
 
 
-@dataclass(frozen=True, slots=True)
-class SignalMain:
+class SignalMain(msgspec.Struct, frozen=True):
     generation: int
     signal: int
 
 
-@dataclass(frozen=True, slots=True)
-class RunStopCommand:
+class RunStopCommand(msgspec.Struct, frozen=True):
     generation: int
     command: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class KillTree:
+class KillTree(msgspec.Struct, frozen=True):
     """Kill what is left of the instance after `grace` seconds and say when none is left."""
 
     generation: int
     grace: Seconds = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class SetTimer:
+class SetTimer(msgspec.Struct, frozen=True):
     name: Timer
     generation: int
     when: Seconds
 
 
-@dataclass(frozen=True, slots=True)
-class ClearTimer:
+class ClearTimer(msgspec.Struct, frozen=True):
     name: Timer
+    generation: int
+
+
+class TakeAsReady(msgspec.Struct, frozen=True):
+    """Nobody can say any more whether it is: from now on it is treated so."""
+
     generation: int
 
 
@@ -228,8 +224,7 @@ class Outcome(StrEnum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """How the commands of these ids ended; `amends` an answer that was given before."""
 
     commands: tuple[str, ...]
@@ -243,4 +238,4 @@ class Answer:
     """The instance whose last log lines say more."""
 
 
-Action = Spawn | SignalMain | RunStopCommand | KillTree | SetTimer | ClearTimer | Answer
+Action = Spawn | SignalMain | RunStopCommand | KillTree | SetTimer | ClearTimer | TakeAsReady | Answer

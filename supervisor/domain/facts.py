@@ -12,12 +12,14 @@ from supervisor.domain.events import (
     Instance,
     KillTree,
     Outcome,
+    Paced,
     ProbeFailed,
     SetTimer,
     SignalMain,
     Spawned,
     SpawnFailed,
     StopCommandDone,
+    TakeAsReady,
     TimerFired,
     TreeGone,
     TreeSurvived,
@@ -34,6 +36,7 @@ from supervisor.domain.moves import (
     gone,
     joined,
     kill,
+    may_try_again,
     other_than,
     settle,
     survived,
@@ -44,6 +47,8 @@ from supervisor.domain.names import Seconds, shown_duration
 
 
 def spawned(mount: Mount, event: Spawned, now: Seconds) -> Moved:
+    if mount.past.scarce:
+        mount = replace(mount, past=replace(mount.past, scarce=0))
     return mount, (SetTimer("ready", event.generation, now + mount.policies.ready.timeout),)
 
 
@@ -57,7 +62,7 @@ def spawned_too_late(mount: Mount, event: Spawned, _now: Seconds) -> Moved:
 def became_ready(mount: Mount, event: BecameReady, now: Seconds) -> Moved:
     current = mount.current
     launch = mount.running.launch
-    ready = replace(mount, phase=Phase.READY, wanted=None, current=None, reason=None)
+    ready = replace(mount, phase=Phase.READY, wanted=None, current=None, reason=None, ready_since=now)
     actions: tuple[Action, ...] = (ClearTimer("ready", event.generation),)
     if current is None:
         ready, watch = on_probation(ready, _unasked(mount, launch, now), now)
@@ -104,6 +109,8 @@ def adopted(mount: Mount, event: Adopted, now: Seconds) -> Moved:
         generation=max(mount.generation, instance.generation),
         phase=Phase.READY if event.ready else Phase.STARTING,
         wanted=None if event.ready else instance.launch,
+        ready_since=now if event.ready else None,
+        unheard=None if event.ready else instance.generation,
     )
     if mount.held is not None or mount.told_to_stop:  # the former daemon died while it was stopping it
         return end(replace(there, wanted=None, told_to_stop=True), now)
@@ -122,6 +129,8 @@ def not_started(mount: Mount, reason: str, now: Seconds, *, transient: bool = Fa
         # the later command speaks for both: two replacements, not three
         both = joined(mount, current, queued)
         return replace(mount, current=both, queued=None, wanted=both.launch, not_before=0.0), ()
+    if transient and current is not None and queued is None and may_try_again(mount, current, now):
+        return try_again(mount, failed.launch, reason, now), ()
     has_fallback = current is not None and current.failure is None and current.fallback is not None
     if current is not None and has_fallback and mount.policies.reload.rollback:
         return fall_back(mount, current, reason), ()
@@ -177,8 +186,32 @@ def never_ready(mount: Mount, event: ProbeFailed, now: Seconds) -> Moved:
 def timer_while_starting(mount: Mount, event: TimerFired, now: Seconds) -> Moved:
     if event.name != "ready":
         return mount, ()
+    if event.extended is not None and event.extended > now:
+        return mount, (SetTimer("ready", event.generation, event.extended),)
+    if _cannot_say_it_again(mount, event.generation):
+        return _taken_as_ready(mount, event.generation, now)
+    return _stopped_as_unready(mount, why_unready(mount, event), now)
+
+
+def _cannot_say_it_again(mount: Mount, generation: int) -> bool:
+    """READY=1 may have come while no plugind listened; a version that has not proved itself must say it."""
+    proven = mount.current is None or mount.current.fallback is None
+    return proven and mount.unheard == generation and mount.policies.ready.kind == "notify"
+
+
+def why_unready(mount: Mount, event: TimerFired) -> str:
     reason = f"not ready in {shown_duration(mount.policies.ready.timeout)}"
-    return _stopped_as_unready(mount, f"{reason}: {event.detail}" if event.detail else reason, now)
+    return f"{reason}: {event.detail}" if event.detail else reason
+
+
+def _taken_as_ready(mount: Mount, generation: int, now: Seconds) -> Moved:
+    """It lives, and a plugin says READY=1 once: to kill it for what nobody heard would be for nothing."""
+    ready, actions = became_ready(mount, BecameReady(generation), now)
+    why = f"taken as ready: adopted, and silent for {shown_duration(mount.policies.ready.timeout)} since"
+    return replace(ready, reason=f"{ready.reason}; {why}" if ready.reason else why), (
+        TakeAsReady(generation),
+        *actions,
+    )
 
 
 def _stopped_as_unready(mount: Mount, reason: str, now: Seconds) -> Moved:
@@ -239,7 +272,7 @@ def _died(mount: Mount, reason: str, now: Seconds, *, success: bool = False) -> 
         return _next_is(mount, mount.queued), told
     if success and mount.policies.restart.policy != "always":
         return replace(mount, wanted=None, rest=Phase.STOPPED, reason=reason), told
-    return crashed(mount, mount.running.launch, reason, now), told
+    return crashed(mount, mount.running.launch, reason, now, mount.ready_since), told
 
 
 def timer_while_ready(mount: Mount, event: TimerFired, _now: Seconds) -> Moved:
@@ -266,7 +299,14 @@ def timer_while_stopping(mount: Mount, event: TimerFired, _now: Seconds) -> Move
 def timer_while_in_backoff(mount: Mount, event: TimerFired, now: Seconds) -> Moved:
     if event.name != "backoff" or event.generation != mount.generation:
         return mount, ()
-    return settle(replace(mount, not_before=now), now)
+    return settle(replace(mount, not_before=0.0), now)
+
+
+def waits_for_turn(mount: Mount, event: Paced, _now: Seconds) -> Moved:
+    """Its backoff is over, and so is that of many others: a limit of the whole daemon orders them."""
+    if event.generation != mount.generation:
+        return mount, ()
+    return replace(mount, reason=f"{mount.reason}; {event.reason}" if mount.reason else event.reason), ()
 
 
 def tree_gone(mount: Mount, event: TreeGone, now: Seconds) -> Moved:

@@ -14,6 +14,7 @@ from supervisor.domain.events import (
     Exited,
     Outcome,
     ProbeFailed,
+    SetTimer,
     Spawned,
     SpawnFailed,
     TimerFired,
@@ -27,6 +28,7 @@ from supervisor.domain.facts import (
     spawned,
     spawned_too_late,
     tree_gone_at_last,
+    why_unready,
 )
 from supervisor.domain.mount import Mount, Phase, Replacement
 from supervisor.domain.moves import (
@@ -39,7 +41,7 @@ from supervisor.domain.moves import (
     survived,
     then_queued,
 )
-from supervisor.domain.names import Seconds, shown_duration
+from supervisor.domain.names import Seconds
 
 
 def second_spawned(mount: Mount, event: Spawned, now: Seconds) -> Moved:
@@ -59,6 +61,7 @@ def takes_over(mount: Mount, event: BecameReady, now: Seconds) -> Moved:
         watched=None,
         unwell=None,
         reason=None,
+        ready_since=now,
         deadline=now + mount.policies.stop.timeout,
     )
     told = answer(replace(switched, down_since=now), current, Outcome.DONE, None, now)
@@ -85,8 +88,9 @@ def second_not_ready(mount: Mount, event: ProbeFailed, now: Seconds) -> Moved:
 def second_timer(mount: Mount, event: TimerFired, now: Seconds) -> Moved:
     if event.name == "stop":
         return kill(mount, event.generation)
-    reason = f"not ready in {shown_duration(mount.policies.ready.timeout)}"
-    return _send_away(mount, f"{reason}: {event.detail}" if event.detail else reason, now)
+    if event.extended is not None and event.extended > now:
+        return mount, (SetTimer("ready", event.generation, event.extended),)
+    return _send_away(mount, why_unready(mount, event), now)
 
 
 def _send_away(mount: Mount, reason: str, now: Seconds) -> Moved:

@@ -15,6 +15,7 @@ from supervisor.domain.events import (
     Configure,
     Event,
     Exited,
+    Paced,
     ProbeFailed,
     Reload,
     Spawned,
@@ -37,7 +38,7 @@ nothing = handover.nothing
 def transition(mount: Mount, event: Event, now: Seconds) -> Moved:
     """What becomes of `mount` by `event` at the monotonic instant `now`, and what to do about it."""
     generation: int | None = getattr(event, "generation", None)
-    if generation is None or (mount.is_empty and isinstance(event, TimerFired)):
+    if generation is None or (mount.is_empty and isinstance(event, TimerFired | Paced)):
         return TABLE[mount.phase, type(event)](mount, event, now)
     if mount.instance is not None and generation == mount.instance.generation:
         return TABLE[mount.phase, type(event)](mount, event, now)
@@ -66,6 +67,7 @@ TABLE: Final[dict[tuple[Phase, type[Event]], Handler]] = {
     (STOPPED, TreeSurvived): nothing,
     (STOPPED, StopCommandDone): nothing,
     (STOPPED, TimerFired): nothing,
+    (STOPPED, Paced): nothing,
     (STARTING, Start): commands.start_while_starting,
     (STARTING, Stop): commands.stop,
     (STARTING, Reload): commands.reload_while_starting,
@@ -80,6 +82,7 @@ TABLE: Final[dict[tuple[Phase, type[Event]], Handler]] = {
     (STARTING, TreeSurvived): nothing,
     (STARTING, StopCommandDone): nothing,
     (STARTING, TimerFired): facts.timer_while_starting,
+    (STARTING, Paced): nothing,
     (READY, Start): commands.start_while_ready,
     (READY, Stop): commands.stop,
     (READY, Reload): commands.reload_while_ready,
@@ -94,6 +97,7 @@ TABLE: Final[dict[tuple[Phase, type[Event]], Handler]] = {
     (READY, TreeSurvived): nothing,
     (READY, StopCommandDone): nothing,
     (READY, TimerFired): facts.timer_while_ready,
+    (READY, Paced): nothing,
     (STOPPING, Start): commands.start_while_stopping,
     (STOPPING, Stop): commands.stop,
     (STOPPING, Reload): commands.reload_while_stopping,
@@ -108,9 +112,10 @@ TABLE: Final[dict[tuple[Phase, type[Event]], Handler]] = {
     (STOPPING, TreeSurvived): facts.tree_survived,
     (STOPPING, StopCommandDone): facts.stop_command_done,
     (STOPPING, TimerFired): facts.timer_while_stopping,
-    (BACKOFF, Start): commands.start,
+    (STOPPING, Paced): nothing,
+    (BACKOFF, Start): commands.start_in_backoff,
     (BACKOFF, Stop): commands.stop,
-    (BACKOFF, Reload): commands.reload,
+    (BACKOFF, Reload): commands.reload_in_backoff,
     (BACKOFF, Configure): commands.configure,
     (BACKOFF, Adopted): nothing,
     (BACKOFF, Spawned): nothing,
@@ -122,6 +127,7 @@ TABLE: Final[dict[tuple[Phase, type[Event]], Handler]] = {
     (BACKOFF, TreeSurvived): nothing,
     (BACKOFF, StopCommandDone): nothing,
     (BACKOFF, TimerFired): facts.timer_while_in_backoff,
+    (BACKOFF, Paced): facts.waits_for_turn,
     (FAILED, Start): commands.start,
     (FAILED, Stop): commands.stop,
     (FAILED, Reload): commands.reload_while_stopped,
@@ -136,6 +142,7 @@ TABLE: Final[dict[tuple[Phase, type[Event]], Handler]] = {
     (FAILED, TreeSurvived): nothing,
     (FAILED, StopCommandDone): nothing,
     (FAILED, TimerFired): nothing,
+    (FAILED, Paced): nothing,
 }
 
 INCOMING: Final[dict[type[Event], Handler]] = {
@@ -148,6 +155,7 @@ INCOMING: Final[dict[type[Event], Handler]] = {
     TreeSurvived: handover.second_survived,
     StopCommandDone: facts.stop_command_done,
     TimerFired: handover.second_timer,
+    Paced: nothing,
 }
 
 OUTGOING: Final[dict[type[Event], Handler]] = {
@@ -160,4 +168,5 @@ OUTGOING: Final[dict[type[Event], Handler]] = {
     TreeSurvived: handover.first_survived,
     StopCommandDone: facts.stop_command_done,
     TimerFired: facts.timer_while_stopping,
+    Paced: nothing,
 }

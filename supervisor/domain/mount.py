@@ -12,6 +12,7 @@ from supervisor.domain.catalog import Launch, MountSpec, Policies
 from supervisor.domain.events import Instance, TreeSurvived
 from supervisor.domain.memory import Remembered, StoppedBy
 from supervisor.domain.names import MountKey, Seconds
+from supervisor.domain.restarts import CLEAN, Record
 
 DEFAULT_POLICIES = Policies()
 
@@ -63,7 +64,7 @@ class Mount(msgspec.Struct, frozen=True):
     """What starts when the tree is gone; None: `rest` is where it stays."""
     rest: Phase = Phase.STOPPED
     not_before: Seconds = 0.0
-    """The backoff of `wanted`."""
+    """The backoff of `wanted`, which then waits for its turn too; 0: somebody asked for it, so at once."""
     current: Replacement | None = None
     queued: Replacement | None = None
     """Asked for after `current` had spawned: so k reloads cost at most two replacements."""
@@ -79,8 +80,12 @@ class Mount(msgspec.Struct, frozen=True):
     """Of what could not be killed, why; tried again with the next command, and nothing starts before."""
     unwell: str | None = None
     """start_first: the first one's liveness failed; it matters if the second does not take over."""
-    crashes: tuple[Seconds, ...] = ()
-    """Instants inside restart.within, newest last."""
+    past: Record = CLEAN
+    """The crashes that count."""
+    ready_since: Seconds | None = None
+    """Of the instance, once it is ready."""
+    unheard: int | None = None
+    """Generation of an adopted instance that may have said READY=1 while nobody listened."""
     down_since: Seconds | None = None
     reason: str | None = None
     """Why it is where it is, for people."""
@@ -106,6 +111,11 @@ class Mount(msgspec.Struct, frozen=True):
         """start_first: a second instance is under start and nothing speaks against it yet."""
         wanted = self.current is not None and self.current.failure is None
         return wanted and self.incoming is not None and self.phase is Phase.READY
+
+    @property
+    def crashes(self) -> tuple[Seconds, ...]:
+        """Instants inside restart.within, newest last."""
+        return self.past.crashes
 
     @property
     def remembered(self) -> Remembered:

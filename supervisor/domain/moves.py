@@ -4,7 +4,6 @@ Each takes a mount and returns the next one with the actions that go with it. Wh
 due is decided in `lifecycle.py`, `commands.py`, `facts.py` and `handover.py`.
 """
 
-import dataclasses
 from collections.abc import Callable
 
 from msgspec.structs import replace
@@ -168,9 +167,10 @@ def settle(mount: Mount, now: Seconds) -> Moved:
     if mount.wanted is None:
         told = (Answer(mount.stops, Outcome.DONE),) if mount.stops else ()
         return replace(mount, phase=mount.rest, stops=(), down_since=None), told
-    if now >= mount.not_before:
+    if not mount.not_before:
         return spawn(mount, mount.wanted)
-    timer = SetTimer("backoff", mount.generation, mount.not_before)
+    # also where its time has come by now: a restart that nobody asked for waits for its turn
+    timer = SetTimer("backoff", mount.generation, max(now, mount.not_before))
     return replace(mount, phase=Phase.BACKOFF), (timer,)
 
 
@@ -264,7 +264,7 @@ def answer(
         down=None if mount.down_since is None else now - mount.down_since,
         failed=replacement.failed,
     )
-    amended = dataclasses.replace(said, commands=replacement.told, amends=True)
+    amended = replace(said, commands=replacement.told, amends=True)
     return tuple(answer for answer in (said, amended) if answer.commands)
 
 
@@ -276,22 +276,36 @@ def fall_back(mount: Mount, replacement: Replacement, reason: str) -> Mount:
     )
 
 
-def crashed(mount: Mount, launch: Launch, reason: str, now: Seconds) -> Mount:
+def crashed(
+    mount: Mount, launch: Launch, reason: str, now: Seconds, ready_since: Seconds | None = None
+) -> Mount:
     """Restart as `launch` by the policy, or give up: decided now, done when the tree is gone."""
     policy = mount.policies.restart
     mount = replace(mount, down_since=mount.down_since if mount.down_since is not None else now)
     if policy.policy == "never":
         return replace(mount, wanted=None, rest=Phase.FAILED, reason=reason)
-    crashes = (*restarts.recent(mount.crashes, now, policy), now)
-    decision = restarts.after_crash(crashes, now, policy, mount.key)
+    past = restarts.noted(mount.past, now, policy, ready_since)
+    decision = restarts.after_crash(past, policy, mount.key)
     if isinstance(decision, restarts.GiveUp):
         given_up = f"{reason}; given up after {decision.reason}"
-        return replace(mount, crashes=crashes, wanted=None, rest=Phase.FAILED, reason=given_up)
-    return replace(mount, crashes=crashes, wanted=launch, not_before=now + decision.delay, reason=reason)
+        return replace(mount, past=past, wanted=None, rest=Phase.FAILED, reason=given_up)
+    return replace(mount, past=past, wanted=launch, not_before=now + decision.delay, reason=reason)
 
 
 def try_again(mount: Mount, launch: Launch, reason: str, now: Seconds) -> Mount:
     """The machine, not the version, kept it from starting: no crash, so no giving up by any policy."""
-    delay = restarts.shortest(mount.policies.restart, mount.key)
+    past = _once_more_scarce(mount)
+    delay = restarts.scarcity(past.scarce, mount.policies.restart, mount.key)
     since = mount.down_since if mount.down_since is not None else now
-    return replace(mount, wanted=launch, not_before=now + delay, reason=reason, down_since=since)
+    return replace(mount, past=past, wanted=launch, not_before=now + delay, reason=reason, down_since=since)
+
+
+def may_try_again(mount: Mount, current: Replacement, now: Seconds) -> bool:
+    """Whether who waits for `current` still has the patience for a next try."""
+    delay = restarts.scarcity(_once_more_scarce(mount).scarce, mount.policies.restart, mount.key)
+    nobody_waits = not (current.commands or current.told)
+    return nobody_waits or now + delay <= current.since + restarts.PATIENCE
+
+
+def _once_more_scarce(mount: Mount) -> restarts.Record:
+    return replace(mount.past, scarce=mount.past.scarce + 1)

@@ -5,9 +5,10 @@ exists is the catalog's business (`domain/catalog.py`).
 """
 
 import re
-from dataclasses import dataclass
 from hashlib import blake2s
 from typing import Final, Literal, NewType, TypeAlias, get_args
+
+import msgspec
 
 from supervisor.domain.errors import BadRequest
 
@@ -18,6 +19,7 @@ PluginType = Literal["auth", "secret", "database"]
 PLUGIN_TYPES: Final[tuple[PluginType, ...]] = get_args(PluginType)
 
 NAME: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,63}", re.ASCII)
+_PATH: Final = re.compile(rf"{NAME.pattern}(?:/{NAME.pattern})*", re.ASCII)
 RESERVED_IN_NAMESPACE: Final = frozenset({"root", "sys"})
 NAME_RULE: Final = "1 to 64 of a-z A-Z 0-9 . _ -, not beginning with . or -"
 
@@ -29,8 +31,7 @@ def is_name(text: str) -> bool:
     return NAME.fullmatch(text) is not None
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class PluginRef:
+class PluginRef(msgspec.Struct, frozen=True, order=True):
     """A (type, name) pair of the catalog."""
 
     type: PluginType
@@ -56,8 +57,7 @@ class PluginRef:
         )
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Namespace:
+class Namespace(msgspec.Struct, frozen=True, order=True, cache_hash=True):
     """A path-like tenant. `parts` is empty for the root namespace."""
 
     parts: tuple[str, ...] = ()
@@ -87,20 +87,18 @@ class Namespace:
         if inner in {"", "root"}:
             return ROOT
         parts = tuple(inner.split("/"))
-        for part in parts:
-            if not is_name(part) or part in RESERVED_IN_NAMESPACE:
-                raise BadRequest(
-                    f'cannot read "{shortened(text)}" as a namespace: '
-                    f"each part is {NAME_RULE}; root and sys are reserved"
-                )
+        if not _PATH.fullmatch(inner) or not RESERVED_IN_NAMESPACE.isdisjoint(parts):
+            raise BadRequest(
+                f'cannot read "{shortened(text)}" as a namespace: '
+                f"each part is {NAME_RULE}; root and sys are reserved"
+            )
         return cls(parts)
 
 
 ROOT: Final = Namespace()
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class MountKey:
+class MountKey(msgspec.Struct, frozen=True, order=True, cache_hash=True):
     """One mount of one namespace; `path` is without leading and final slash."""
 
     namespace: Namespace
@@ -132,7 +130,7 @@ class MountKey:
             BadRequest: A part of the path is no name.
         """
         path = text.strip().removeprefix("/").removesuffix("/").removeprefix("sys/")
-        if not path or not all(is_name(part) for part in path.split("/")):
+        if not _PATH.fullmatch(path):
             raise BadRequest(f'cannot read "{shortened(text)}" as a mount path: each part is {NAME_RULE}')
         return cls(namespace, path)
 

@@ -1,10 +1,11 @@
 """Which mounts a command means: `select` for a reload, `diff` for plan and apply."""
 
-import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
+
+import msgspec
 
 from supervisor.domain.catalog import Catalog, Launch, MountSpec
 from supervisor.domain.errors import BadRequest
@@ -156,7 +157,7 @@ def changed_keys(old: Launch, new: Launch) -> tuple[str, ...]:
     """The catalog keys in which two launches differ, without any value of `env`."""
     changed = [
         field.name
-        for field in dataclasses.fields(Launch)
+        for field in msgspec.structs.fields(Launch)
         if getattr(old, field.name) != getattr(new, field.name)
     ]
     if "env" in changed:

@@ -1,20 +1,24 @@
 """What a node is and what it is built from: handed over by `daemon.py`, or by a test."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic
 
+from supervisor.domain.catalog import RestartRate
+from supervisor.domain.legacy import Errand, HandedNode
 from supervisor.engine.ports import (
     Audit,
     Binaries,
     CatalogFile,
     Clock,
     History,
+    Journal,
     Logs,
     Memory,
     P,
     Processes,
     Remains,
+    Successor,
 )
 
 
@@ -29,8 +33,10 @@ class Facilities(Generic[P]):
     logs: Logs
     memory: Memory
     history: History
+    journal: Journal
     audit: Audit
     file: CatalogFile
+    successor: Successor
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +49,8 @@ class About:
     uses: Mapping[str, str]
     parallel: int
     """Replacements at a time where a request does not say."""
+    restarts: RestartRate = field(default_factory=RestartRate)
+    handed: HandedNode | None = None
+    """What the plugind before this one left, in the same process."""
+    errand: Errand | None = None
+    """The upgrade that this is the end of."""

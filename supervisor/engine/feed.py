@@ -6,9 +6,10 @@ A step that changes nothing that anybody would see is not published.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
+
+import msgspec
 
 from supervisor.domain.errors import Unavailable
 from supervisor.domain.events import Action, Event
@@ -21,8 +22,7 @@ SLOW: Final = 5_000
 """Transitions that wait for one subscriber before it is dropped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(msgspec.Struct, frozen=True):
     before: Mount
     event: Event
     after: Mount
@@ -38,11 +38,20 @@ class Lagged(Unavailable):
 
 
 class Feed:
-    def __init__(self, tell: Callable[[Transition], None]) -> None:
+    def __init__(self, tell: Callable[[Transition], None], number: int = 0) -> None:
         self._tell = tell
-        self._number = 0
+        self._number = number
+        """Of the last transition; after an upgrade they are counted on."""
         self._recent: deque[Transition] = deque(maxlen=REMEMBERED)
         self._subscribers: set[asyncio.Queue[Transition | None]] = set()
+
+    @property
+    def number(self) -> int:
+        return self._number
+
+    def recent(self, most: int) -> list[Transition]:
+        """The last transitions, oldest first."""
+        return list(self._recent)[-most:]
 
     def publish(
         self,

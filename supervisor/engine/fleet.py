@@ -2,28 +2,30 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from uuid import uuid4
 
 import structlog
 
 from supervisor.domain import events
 from supervisor.domain.catalog import Catalog, Launch, MountSpec, Policies
-from supervisor.domain.errors import NotFound, TargetUnfit
+from supervisor.domain.errors import NotFound, PlugindError, TargetUnfit
 from supervisor.domain.events import Outcome
-from supervisor.domain.memory import Remembered
+from supervisor.domain.legacy import HandedMount, left_behind, resumed
+from supervisor.domain.memory import Remembered, Unrecorded
 from supervisor.domain.mount import Mount, Phase, launch_to_start, remembering
-from supervisor.domain.names import MountKey
+from supervisor.domain.names import InstanceId, MountKey
 from supervisor.domain.plan import Current
 from supervisor.engine import views
 from supervisor.engine.adoption import one_each
 from supervisor.engine.mount import MountActor
-from supervisor.engine.ports import P, Remains
+from supervisor.engine.ports import Found, P, Remains
 from supervisor.engine.reload import Job
-from supervisor.engine.world import Ended, World
+from supervisor.engine.world import Ended, World, command_id
 
 log = structlog.get_logger(__name__)
+WasMain = Callable[[InstanceId, int], bool]
+"""Whether a process is known to have been the main process of an instance."""
 
 
 class Fleet(Mapping[MountKey, MountActor[P]]):
@@ -48,32 +50,78 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
     def currents(self) -> dict[MountKey, Current]:
         return {key: views.current(actor) for key, actor in self._actors.items()}
 
-    async def begin(self, catalog: Catalog, remains: Remains[P]) -> list[str]:
-        """Adopt what lives, then start every mount that is not stopped by hand; what people should know."""
+    async def begin(
+        self,
+        catalog: Catalog,
+        remains: Remains[P],
+        was_main: WasMain,
+        handed: Iterable[HandedMount] | None = None,
+    ) -> list[str]:
+        """Adopt what lives, then start every mount that is not stopped by hand; what people should know.
+
+        Over an upgrade, which left `handed`, nothing starts that did not run: it goes on where it was.
+        """
+        left = None if handed is None else {one.key: one for one in handed}
         self._remembered = dict(self._world.memory.load())
-        found, troubles = await remains.living(
-            lambda key: catalog.mounts[key].policies if key in catalog.mounts else Policies()
+        found, generations, troubles = await remains.living(
+            lambda key: catalog.mounts[key].policies if key in catalog.mounts else Policies(),
+            lambda seen: (
+                known_launch(seen, catalog.mounts.get(seen.key), self._remembered.get(seen.key))
+                if was_main(seen.instance, seen.pid)
+                else None
+            ),
         )
+        await self._remember_generations(generations)
         kept = await one_each(found, self._world.processes)
+        remains.clear()
         for key, one in kept.items():
             spec = catalog.mounts.get(key)
-            actor = self._made(key, spec.policies if spec else Policies())
-            actor.adopt(one.instance, one.process, ready=one.ready)
-            if actor.mount.held is not None:  # the daemon was killed while it stopped this one
-                actor.post(events.Stop(by=actor.mount.held))
+            self._adopt(one, spec.policies if spec else Policies(), (left or {}).get(key))
         if kept:
             log.info("instances_adopted", count=len(kept))
-        missing = [spec for key, spec in catalog.mounts.items() if key not in kept]
+        self._world.logs.keep_only(catalog.mounts.keys() | kept.keys())
+        # after an upgrade a mount that is new in the file waits for apply, as it did before
+        specs = [
+            spec for key, spec in catalog.mounts.items() if key not in kept and (left is None or key in left)
+        ]
+        await self._start([(spec, left[spec.key] if left is not None else None) for spec in specs])
+        return troubles
+
+    def _adopt(self, found: Found[P], policies: Policies, handed: HandedMount | None) -> None:
+        actor = self._made(found.key, policies)
+        if handed is not None:
+            actor.resume(resumed(actor.mount, handed, lives=True), handed)
+        actor.adopt(found.instance, found.process, ready=found.ready)
+        # the former plugind ended while it stopped this one
+        if actor.mount.held is not None or (handed is not None and handed.is_being_stopped):
+            actor.post(events.Stop(by=actor.mount.held))
+
+    async def _start(self, mounts: Sequence[tuple[MountSpec, HandedMount | None]]) -> None:
+        """Start those that are due, and have an actor for each."""
+        due = [spec for spec, handed in mounts if handed is None or handed.is_due]
         with suppress(
             TargetUnfit
         ):  # so that many mounts of one file hash it once; each start says what is wrong
-            await self._world.binaries.verify(missing)
-        for key, spec in catalog.mounts.items():
-            if key not in kept:
-                actor = self.actor(spec)
-                if actor.mount.held is None:
-                    actor.post(events.Start(launch_to_start(spec, actor.mount)))
-        return troubles
+            await self._world.binaries.verify(due)
+        for spec, handed in mounts:
+            actor = self.actor(spec)
+            if handed is not None:
+                actor.resume(resumed(actor.mount, handed, lives=False), handed)
+            if actor.mount.held is None and (handed is None or handed.is_due):
+                actor.post(events.Start(launch_to_start(spec, actor.mount)))
+
+    async def _remember_generations(self, generations: Mapping[MountKey, int]) -> None:
+        """One may be gone before it was remembered: without its record its id would be given again."""
+        is_new = False
+        for key, generation in generations.items():
+            known = self._remembered.get(key, Remembered())
+            if generation > known.generation:
+                is_new = True
+                self._remembered[key] = known.at_least(generation)
+                with suppress(PlugindError):  # it was written as a record, so it can be
+                    self._world.memory.remember(key, self._remembered[key])
+        if is_new:
+            await self._world.memory.flush()
 
     def actor(self, spec: MountSpec) -> MountActor[P]:
         """The actor of a mount, which is new if the mount is."""
@@ -120,17 +168,21 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
         stops = [
             actor.ask(events.Stop(command), command)
             for actor in self._actors.values()
-            for command in [str(uuid4())]
+            for command in [command_id("shutdown")]
         ]
         await asyncio.gather(*stops)
         await self._world.memory.flush()
 
-    async def leave(self) -> None:
-        """Let go of every instance: the next plugind adopts them."""
+    async def leave(self) -> tuple[HandedMount, ...]:
+        """Let go of every instance: the next plugind adopts them; what it should know beside that."""
         self._close()
         for actor in self._actors.values():
             actor.leave()
         await self._world.memory.flush()
+        return tuple(
+            left_behind(actor.mount, restarts=actor.crashes, last_exit=actor.last_exit)
+            for actor in self._actors.values()
+        )
 
     def _close(self) -> None:
         """Reloads that are under way go on, and start nothing more; also where a mount is new."""
@@ -148,6 +200,7 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
             self._world.memory.forget(key)
             self._remembered.pop(key, None)
             self._world.logs.close(key)
+            self._world.processes.forget(key)
         return ended
 
     def _made(self, key: MountKey, policies: Policies) -> MountActor[P]:
@@ -158,6 +211,16 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
 
     def _remembered_as(self, key: MountKey, policies: Policies) -> Mount:
         return remembering(key, policies, self._remembered.get(key, Remembered()))
+
+
+def known_launch(seen: Unrecorded, spec: MountSpec | None, remembered: Remembered | None) -> Launch | None:
+    """What it was started from some time ago, if that is still known."""
+    worked = remembered.good if remembered is not None else None
+    failed = remembered.rolled_back_from if remembered is not None else None
+    for launch in (worked, spec.launch if spec is not None else None, failed):
+        if launch is not None and (str(launch.plugin), launch.version) == (seen.plugin, seen.version):
+            return launch
+    return None
 
 
 def launch_to_restart(spec: MountSpec, mount: Mount) -> Launch:

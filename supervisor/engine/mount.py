@@ -25,6 +25,7 @@ from supervisor.domain.events import (
     Instance,
     KillTree,
     Outcome,
+    Paced,
     ProbeFailed,
     RunStopCommand,
     SetTimer,
@@ -34,15 +35,18 @@ from supervisor.domain.events import (
     SpawnFailed,
     Stop,
     StopCommandDone,
+    TakeAsReady,
     TimerFired,
     TreeGone,
     TreeSurvived,
 )
+from supervisor.domain.legacy import HandedMount
 from supervisor.domain.lifecycle import transition
-from supervisor.domain.mount import Mount
+from supervisor.domain.mount import Mount, Phase
 from supervisor.domain.names import MountKey, Seconds
 from supervisor.engine.feed import Transition
 from supervisor.engine.liveness import watch_liveness
+from supervisor.engine.pace import Turn
 from supervisor.engine.ports import P
 from supervisor.engine.world import Ended, World
 
@@ -61,13 +65,13 @@ class MountActor(Generic[P]):
         self.last_launch: Launch | None = None
         self.history: deque[Transition] = deque(maxlen=20)
         self._world = world
-        self._events: deque[Event] = deque()
+        self._events: list[Event] = []  # not a deque, of which an empty one has 760 bytes
         self._busy = False
         self._running: dict[int, P] = {}
         self._pids: dict[int, int] = {}
         self._unwanted: set[int] = set()
         self._starts: dict[int, asyncio.Task[None]] = {}
-        self._timers: dict[tuple[str, int], asyncio.TimerHandle] = {}
+        self._timers: dict[tuple[str, int], asyncio.TimerHandle | Turn] = {}
         self._answers: dict[str, asyncio.Future[Ended]] = {}
         self.is_closing = False
         """plugind is ending: nothing is started any more."""
@@ -96,6 +100,14 @@ class MountActor(Generic[P]):
         self.post(Adopted(instance, ready))
         self._spawn_task(instance.generation, self._until_ready(instance, process, ready=ready))
 
+    def resume(self, mount: Mount, handed: HandedMount) -> None:
+        """Go on as `mount`, where the plugind before this one in the same process had come to."""
+        self.mount = mount
+        self.crashes, self.last_exit = handed.restarts, handed.last_exit
+        if mount.phase is Phase.BACKOFF:
+            when = max(mount.not_before, self._world.clock.time())
+            self._perform(SetTimer("backoff", mount.generation, when))
+
     def post(self, event: Event) -> None:
         """Take `event` after those that came before it."""
         self._events.append(event)
@@ -104,7 +116,7 @@ class MountActor(Generic[P]):
         self._busy = True
         try:
             while self._events:
-                self._step(self._events.popleft())
+                self._step(self._events.pop(0))
         finally:
             self._busy = False
 
@@ -137,6 +149,8 @@ class MountActor(Generic[P]):
         self.history.append(self._world.feed.publish(before, event, self.mount, actions, now, pid))
         for action in actions:
             self._perform(action)
+        if before.policies.liveness != self.mount.policies.liveness:
+            self._configured()
 
     def _remember(self) -> None:
         try:
@@ -165,6 +179,9 @@ class MountActor(Generic[P]):
                 )
             case ClearTimer(name, generation):
                 self._clear(name, generation)
+            case TakeAsReady(generation):
+                self._world.processes.became_ready(self._running[generation])
+                self._watch(generation)
             case Answer():
                 self._answer(action)
 
@@ -181,6 +198,9 @@ class MountActor(Generic[P]):
             self._unwanted.discard(generation)
             self.post(SpawnFailed(generation, str(error), getattr(error, "transient", False)))
             return
+        self._unwanted.discard(
+            generation
+        )  # what was asked of it meanwhile is asked again, now that it is there
         self._took(instance, process)
         self.post(Spawned(generation))
         await self._until_ready(instance, process, ready=False)
@@ -196,6 +216,19 @@ class MountActor(Generic[P]):
                 await watch_liveness(self._world.clock, process, liveness)
         except PlugindError as error:
             self.post(ProbeFailed(instance.generation, str(error)))
+
+    def _configured(self) -> None:
+        for process in self._running.values():
+            self._world.processes.configure(process, self.mount.policies)
+        if self.mount.phase is Phase.READY:
+            self._watch(self.mount.running.generation)
+
+    def _watch(self, generation: int) -> None:
+        """Watch the liveness of what is ready, in the place of whatever watched it before."""
+        process = self._running.get(generation)
+        if process is not None:
+            self._cancel_start(generation)
+            self._spawn_task(generation, self._until_ready(self.mount.running, process, ready=True))
 
     def _took(self, instance: Instance, process: P) -> None:
         generation = instance.generation
@@ -262,8 +295,22 @@ class MountActor(Generic[P]):
     def _fired(self, name: str, generation: int) -> None:
         self._timers.pop((name, generation), None)
         process = self._running.get(generation)
-        detail = process.why_not_ready() if name == "ready" and process is not None else ""
-        self.post(TimerFired(name, generation, detail))  # type: ignore[arg-type]  # it came from a SetTimer
+        if name == "backoff":
+            self._take_turn(generation)
+        elif name == "ready" and process is not None:
+            self.post(TimerFired("ready", generation, process.why_not_ready(), process.extended_until))
+        else:
+            self.post(TimerFired(name, generation))  # type: ignore[arg-type]  # it came from a SetTimer
+
+    def _take_turn(self, generation: int) -> None:
+        waits = self._world.pace.turn(lambda: self._turn_came(generation))
+        if waits is not None:
+            self._timers["backoff", generation], why = waits
+            self.post(Paced(generation, why))
+
+    def _turn_came(self, generation: int) -> None:
+        self._timers.pop(("backoff", generation), None)
+        self.post(TimerFired("backoff", generation))
 
     def _clear(self, name: str, generation: int) -> None:
         timer = self._timers.pop((name, generation), None)
@@ -278,7 +325,11 @@ class MountActor(Generic[P]):
     def _spawn_task(self, generation: int, work: Coroutine[Any, Any, None]) -> None:
         task = self._task(work, lambda reason: self._start_broke(generation, reason))
         self._starts[generation] = task
-        task.add_done_callback(lambda _: self._starts.pop(generation, None))
+        task.add_done_callback(lambda _: self._ended(generation, task))
+
+    def _ended(self, generation: int, task: asyncio.Task[None]) -> None:
+        if self._starts.get(generation) is task:
+            del self._starts[generation]
 
     def _start_broke(self, generation: int, reason: str) -> None:
         if generation in self._running:

@@ -4,7 +4,7 @@ import re
 
 import structlog
 
-from supervisor.domain.events import Answer, BecameReady, Exited, Outcome, SpawnFailed
+from supervisor.domain.events import Answer, BecameReady, Exited, Outcome, SpawnFailed, TimerFired
 from supervisor.domain.mount import Phase
 from supervisor.engine.feed import Transition
 from supervisor.wire import TransitionRow
@@ -20,6 +20,8 @@ def narrate(step: Transition) -> None:
             log.info("instance_ready", **_bound(step))
         case Exited(reason=reason) if before.phase in {Phase.READY, Phase.STARTING}:
             log.warning("instance_exited", **_bound(step), reason=reason)
+        case TimerFired(name="ready") if after.phase is Phase.READY and before.phase is Phase.STARTING:
+            log.warning("instance_taken_as_ready", **_bound(step), reason=after.reason)
         case SpawnFailed(reason=reason):
             log.warning("instance_not_started", **_bound(step), reason=reason)
         case _:
@@ -50,6 +52,9 @@ def row_of(step: Transition) -> TransitionRow:
     after = step.after
     instance = after.instance or step.before.instance
     reason = getattr(step.event, "reason", None) or getattr(step.event, "detail", None) or after.reason
+    answered = [
+        command for action in step.actions if isinstance(action, Answer) for command in action.commands
+    ]
     return TransitionRow(
         id=step.number,
         at=step.at.isoformat(timespec="milliseconds"),
@@ -62,9 +67,8 @@ def row_of(step: Transition) -> TransitionRow:
         instance=instance.id if instance else None,
         pid=step.pid,
         reason=reason,
-        reload_ids=[
-            command for action in step.actions if isinstance(action, Answer) for command in action.commands
-        ],
+        reload_ids=[command for command in answered if ":" not in command],
+        commands=[command.partition(":")[0] for command in answered if ":" in command],
     )
 
 

@@ -4,50 +4,53 @@ Here a request becomes jobs for the mounts' actors, after everything that it nee
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final
-from uuid import uuid4
+from typing import Any
 
 import structlog
 
-from supervisor.domain import events
 from supervisor.domain.access import Caller
-from supervisor.domain.catalog import Catalog, Launch, MountSpec
+from supervisor.domain.catalog import Catalog, Launch
 from supervisor.domain.errors import NotFound, PlugindError, Unavailable
-from supervisor.domain.memory import StoppedBy
-from supervisor.domain.mount import Mount, launch_to_start
-from supervisor.domain.names import MountKey, Namespace, PluginRef
+from supervisor.domain.legacy import HandedNode
+from supervisor.domain.names import MountKey, Namespace, PluginRef, Seconds
 from supervisor.domain.plan import Step, Target, described, diff, select
 from supervisor.engine import views
+from supervisor.engine.byhand import PATIENCE, ByHand, on_disk
+from supervisor.engine.chronicle import Chronicle
 from supervisor.engine.facilities import About, Facilities
-from supervisor.engine.feed import Feed
-from supervisor.engine.fleet import Fleet, launch_to_restart
+from supervisor.engine.feed import Feed, Transition
+from supervisor.engine.fleet import Fleet
 from supervisor.engine.narrator import narrate, row_of
+from supervisor.engine.pace import Pace
 from supervisor.engine.preflight import Preflight
 from supervisor.engine.reload import (
-    DONE,
     Job,
     Options,
     Reload,
-    Verb,
     dry_row,
-    fill,
     job_of,
-    pending,
 )
 from supervisor.engine.reports import Reports
 from supervisor.engine.staging import Staging
+from supervisor.engine.succession import Succession
 from supervisor.engine.world import Ended, World
-from supervisor.wire import InstanceRow, MountResult, NodeStatus, PinData, PlanData, ReloadData, TransitionRow
+from supervisor.wire import (
+    InstanceRow,
+    MountResult,
+    NodeStatus,
+    PinData,
+    PlanData,
+    ReloadData,
+    TransitionRow,
+    UpgradeData,
+)
 
 __all__ = ["About", "Facilities", "Node", "Options", "Ticket"]
 log = structlog.get_logger(__name__)
 Ticket = Reload
-PATIENCE: Final = 1.0
-"""Seconds that a reload waits for what is remembered to be on disk."""
 
 
 class Node:
@@ -60,7 +63,9 @@ class Node:
         self._started_at = datetime.now(UTC)
         self._staging = Staging(facilities.file)
         self._preflight = Preflight(facilities.binaries, facilities.processes.unsupported)
-        self._feed = Feed(narrate)
+        self._chronicle = Chronicle(facilities.clock, facilities.journal, tasks, self._rings)
+        self._feed = Feed(self._tell, about.handed.number if about.handed is not None else 0)
+        self._succession = Succession(about, facilities.successor, facilities.clock)
         self._reports = Reports(facilities.history, tasks)
         self._fleet = Fleet(
             World(
@@ -70,10 +75,12 @@ class Node:
                 facilities.logs,
                 facilities.memory,
                 self._feed,
+                Pace(facilities.clock, about.restarts),
                 tasks,
                 self._reports.amended,
             )
         )
+        self._by_hand = ByHand(self._fleet, self._preflight, facilities.memory, self._staging)
         self._warnings: list[str] = []
         self._leaving = False
         self._begun = asyncio.Event()
@@ -88,21 +95,38 @@ class Node:
     async def begin(self) -> None:
         """Read the catalog, adopt what lives and start the rest; commands wait until that is done."""
         self.expect_begin()
+        await self._chronicle.begin()
         await self._staging.begin()
-        self._warnings += await self._fleet.begin(self.catalog, self._has.remains)
+        handed = self._about.handed
+        self._warnings += await self._fleet.begin(
+            self.catalog,
+            self._has.remains,
+            self._chronicle.saw,
+            handed.mounts if handed is not None else None,
+        )
+        await self._reports.close_interrupted()
         for warning in self._warnings:
             log.warning("remains_found", reason=warning)
+        self._succession.took_over()
         self._begun.set()
 
     async def shut_down(self) -> None:
         """Stop every instance in an orderly way; nothing new is begun."""
         self._leaving = True
         await self._fleet.shut_down()
+        await self._chronicle.end()
 
-    async def leave(self) -> None:
-        """Leave the instances to the next plugind."""
+    async def settled(self, seconds: Seconds) -> None:
+        """Return when no reload is under way, or after `seconds`."""
+        await self._reports.settled(seconds)
+
+    async def leave(self) -> HandedNode:
+        """Leave the instances to the next plugind; and what that one should know, where it comes at once."""
         self._leaving = True
-        await self._fleet.leave()
+        await self._reports.interrupt()
+        mounts = await self._fleet.leave()
+        await self._chronicle.end()
+        return self._succession.left(mounts, self._feed)
 
     async def catalog_changed(self) -> None:
         """The file on disk may be another: look, and touch no process."""
@@ -129,7 +153,8 @@ class Node:
             catalog=self._staging.state(),
             counts=views.counts(self._fleet.phases()),
             uses=dict(self._about.uses),
-            warnings=self._warnings,
+            warnings=[*self._warnings, *self._has.processes.unclaimed()],
+            upgrade=self._succession.last,
         )
 
     def instances(self, namespace: Namespace) -> list[InstanceRow]:
@@ -141,10 +166,13 @@ class Node:
 
     def why(self, key: MountKey) -> list[TransitionRow]:
         """The mount's last transitions, oldest first. Raises NotFound."""
-        return [row_of(step) for step in self._fleet.found(key).history]
+        return self._chronicle.of(key, self._fleet.found(key).history)
 
     async def events(self, namespace: Namespace, after: int | None) -> AsyncIterator[TransitionRow]:
         """Transitions as they happen, those after id `after` first where still known. Raises Lagged."""
+        for row in self._succession.rows_after(after, self._feed):
+            if namespace.covers(Namespace.parse(row.namespace)):
+                yield row
         async for step in self._feed.subscribe(after):
             if namespace.covers(step.after.key.namespace):
                 yield row_of(step)
@@ -154,7 +182,10 @@ class Node:
         return await self._has.logs.tail(key, lines)
 
     def log_follow(self, key: MountKey, lines: int) -> AsyncIterator[bytes]:
+        """Its bytes as they come. Raises NotFound, also where nothing was ever to run."""
         self._known(key)
+        if self._fleet.get(key) is None:
+            raise NotFound(f"cannot follow the log of {key}: it is in the catalog, and was never applied")
         return self._has.logs.follow(key, lines)
 
     def report(self, reload_id: str) -> ReloadData | None:
@@ -205,34 +236,18 @@ class Node:
 
     async def start(self, key: MountKey, caller: Caller) -> MountResult:
         """Run it, whatever it was stopped by. Raises NotFound, TargetUnfit."""
-        spec = await self._spec(key)
-        return await self._start(spec, await self._checked(spec, launch_to_start), caller)
+        await self._may_act()
+        return await self._by_hand.start(key, caller)
 
     async def stop(self, key: MountKey, caller: Caller) -> MountResult:
         """Stop it, and keep it stopped over crash, upgrade and reboot. Raises NotFound."""
         await self._may_act()
-        spec = self.catalog.mounts.get(key)
-        actor = self._fleet.actor(spec) if spec else self._fleet.found(key)
-        command = str(uuid4())
-        by = StoppedBy(caller.name, datetime.now(UTC).timestamp())
-        instance, process = actor.mount.instance, actor.process
-        ended = await actor.ask(events.Stop(command, by), command)
-        await self._has.memory.flush()  # before the answer: it holds over a power cut from now on
-        row = self._result("stop", ended, caller)
-        if instance is not None and process is not None:
-            row.old_version, row.old_pid = instance.launch.version, process.pid
-        return row
+        return await self._by_hand.stop(key, caller)
 
     async def restart(self, key: MountKey, caller: Caller) -> MountResult:
         """A new instance of what runs; a mount that runs nothing is started. Raises NotFound, TargetUnfit."""
-        spec = await self._spec(key)
-        launch = await self._checked(spec, launch_to_restart)
-        actor = self._fleet.actor(spec)
-        if actor.mount.instance is None or actor.mount.held is not None:
-            return await self._start(spec, launch, caller)
-        command = str(uuid4())
-        ended = await actor.ask(events.Reload(launch, command), command)
-        return self._result("reload", ended, caller)
+        await self._may_act()
+        return await self._by_hand.restart(key, caller)
 
     async def set_pin(self, ref: PluginRef, version: str, caller: Caller) -> PinData:
         """Edit the pin in the catalog file; moves no process. Raises Refused."""
@@ -240,6 +255,15 @@ class Node:
         await self._staging.look_again()
         log.info("pin_written", plugin=str(ref), version=version, by=caller.name)
         return PinData(type=ref.type, name=ref.name, version=version)
+
+    async def upgrade(self, caller: Caller, upgrade_id: str) -> UpgradeData:
+        """Have a new plugind take over in place, soon. Raises Cannot, Conflict: this one goes on."""
+        await self._may_act()
+        return await self._succession.begin(upgrade_id, caller)
+
+    def upgrade_failed(self, why: str) -> None:
+        """It was broken off before anything was let go of."""
+        self._succession.failed(why)
 
     def audit(self, caller: Caller, what: str, namespace: Namespace, result: str) -> None:
         """One line in audit.log: every command that changes something, done or refused."""
@@ -259,6 +283,13 @@ class Node:
 
     # --- within
 
+    def _tell(self, step: Transition) -> None:
+        narrate(step)
+        self._chronicle.note(step)
+
+    def _rings(self) -> dict[MountKey, Iterable[Transition]]:
+        return {key: actor.history for key, actor in self._fleet.items()}
+
     def _steps(self, catalog: Catalog, namespace: Namespace) -> list[Step]:
         steps = diff(catalog, self._fleet.currents())
         return [step for step in steps if namespace.covers(step.key.namespace)]
@@ -266,29 +297,6 @@ class Node:
     def _held_by(self, key: MountKey) -> str | None:
         actor = self._fleet.get(key)
         return actor.mount.held.who if actor is not None and actor.mount.held is not None else None
-
-    async def _spec(self, key: MountKey) -> MountSpec:
-        await self._may_act()
-        spec = self.catalog.mounts.get(key)
-        if spec is None:
-            raise NotFound(f"no mount at {key} in the catalog")
-        return spec
-
-    async def _checked(self, spec: MountSpec, choose: Callable[[MountSpec, Mount], Launch]) -> Launch:
-        """What is to run, once its files were checked; chosen again if the mount went on meanwhile."""
-        while True:
-            launch = choose(spec, self._fleet.mount(spec))
-            await self._preflight.check([replace(spec, launch=launch)])
-            if choose(spec, self._fleet.mount(spec)) == launch:
-                return launch
-
-    async def _start(self, spec: MountSpec, launch: Launch, caller: Caller) -> MountResult:
-        actor = self._fleet.actor(spec)
-        if actor.mount.is_empty and actor.mount.policies != spec.policies:
-            actor.post(events.Configure(spec.policies))
-        command = str(uuid4())
-        ended = await actor.ask(events.Start(launch, command), command)
-        return self._result("start", ended, caller)
 
     async def _begin(self, data: ReloadData, jobs: Sequence[Job], options: Options) -> Reload:
         jobs = await self._preflight.fit(jobs, partial=options.partial)
@@ -307,18 +315,24 @@ class Node:
                 async with asyncio.timeout(PATIENCE):
                     # before the first kill: a next plugind must know what worked, should this one die now
                     await self._has.memory.flush()
-            await reload.run(self._fleet.do, self._about.parallel)
+                    await self._reports.note(reload)
+            await reload.run(self._done, self._about.parallel)
             await self._reports.ended(reload)
         except Exception:
             # a request's edge: what broke in one reload costs no other
             log.exception("reload_broke", reload_id=reload.reload_id)
 
-    def _result(self, verb: Verb, ended: Ended, caller: Caller) -> MountResult:
-        spec = self.catalog.mounts.get(ended.key)
-        row = pending(Job(ended.key, verb, str(spec.plugin) if spec else ""))
-        fill(row, ended, DONE[verb])
-        log.info("mount_commanded", verb=verb, mount=str(ended.key), result=row.result, by=caller.name)
-        return row
+    async def _done(self, job: Job, command: str) -> Ended:
+        before = self._rolled_back_from(job.key)
+        ended = await self._fleet.do(job, command)
+        if job.spec is None or self._rolled_back_from(job.key) != before:
+            # before the answer: a next plugind knows what gave way, what did not after all, and what is gone
+            await on_disk(self._has.memory)
+        return ended
+
+    def _rolled_back_from(self, key: MountKey) -> Launch | None:
+        actor = self._fleet.get(key)
+        return None if actor is None else actor.mount.rolled_back_from
 
     def _data(self, verb: str, target: str, caller: Caller, reload_id: str, options: Options) -> ReloadData:
         return ReloadData(

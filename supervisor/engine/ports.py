@@ -1,12 +1,13 @@
 """What the engine needs from the world, as Protocols. `host`, `files` and the tests' fakes fit them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from supervisor.domain.catalog import Catalog, Identity, Launch, MountSpec, Policies
 from supervisor.domain.events import Exit, Instance
-from supervisor.domain.memory import Remembered
+from supervisor.domain.legacy import Errand
+from supervisor.domain.memory import Remembered, Unrecorded
 from supervisor.domain.names import InstanceId, MountKey, PluginRef, Seconds
 
 
@@ -56,14 +57,29 @@ class Process(Protocol):
 
     def why_not_ready(self) -> str: ...
 
+    @property
+    def extended_until(self) -> Seconds | None:
+        """Until when it asked for patience, on the loop's clock."""
+        ...
+
+    @property
+    def says(self) -> str:
+        """What it said last about itself, or nothing."""
+        ...
+
 
 P = TypeVar("P", bound=Process)
+T = TypeVar("T")
 P_co = TypeVar("P_co", bound=Process, covariant=True)
 
 
 class Processes(Protocol[P]):
     def unsupported(self, launch: Launch) -> str | None:
         """What of `launch` this node cannot give a process, or None."""
+        ...
+
+    def unclaimed(self) -> list[str]:
+        """Processes that plugins let go of and that fit no instance: what people should know of each."""
         ...
 
     async def spawn(
@@ -92,12 +108,20 @@ class Processes(Protocol[P]):
         """
         ...
 
+    def configure(self, process: P, policies: Policies) -> None:
+        """From now on `alive` checks what `policies` say, as far as the process can be asked that."""
+        ...
+
     def became_ready(self, process: P) -> None:
         """Note it in the adoption record."""
         ...
 
     def leave(self, process: P) -> None:
         """Let go of a living instance: the next plugind adopts it."""
+        ...
+
+    def forget(self, key: MountKey) -> None:
+        """Give back what is kept for a mount over its instances: there is none any more."""
         ...
 
     def usage(self, process: P) -> tuple[float, int] | None:
@@ -125,19 +149,28 @@ class Remains(Protocol[P_co]):
     """What a former daemon left behind."""
 
     async def living(
-        self, policies: Callable[[MountKey], Policies]
-    ) -> tuple[Sequence[Found[P_co]], list[str]]:
-        """Instances that live, by their records; and what people should know of the rest.
+        self,
+        policies: Callable[[MountKey], Policies],
+        launch_of: Callable[[Unrecorded], Launch | None],
+    ) -> tuple[Sequence[Found[P_co]], Mapping[MountKey, int], list[str]]:
+        """Instances that live; the last generation known of each mount, be it dead; what people should know.
 
-        What carries this plugind's mark and has no record is killed here, as nobody knows what it is.
+        They are known by their records; without one by their environments, where `launch_of` knows of that
+        process and what it was started from. What carries this plugind's mark and is neither is killed here.
         """
+        ...
+
+    def clear(self) -> None:
+        """Forget those that did not live: what has to be remembered of them is."""
         ...
 
 
 class Logs(Protocol):
-    def open(self, key: MountKey) -> int: ...
+    def open(self, key: MountKey) -> str: ...
 
     def close(self, key: MountKey) -> None: ...
+
+    def keep_only(self, keys: Collection[MountKey]) -> None: ...
 
     async def drain(self, key: MountKey) -> None: ...
 
@@ -180,7 +213,12 @@ class CatalogFile(Protocol):
         """
         ...
 
-    async def last_good(self) -> Catalog | None: ...
+    async def last_good(self) -> Catalog | None:
+        """The catalog that was kept last; None, and `why_none`, if there is none that can be used."""
+        ...
+
+    @property
+    def why_none(self) -> str | None: ...
 
     async def keep(self) -> None: ...
 
@@ -202,11 +240,41 @@ class Memory(Protocol):
 class History(Protocol):
     async def append(self, reload_id: str, document: bytes) -> None: ...
 
+    async def note(self, reload_id: str, document: bytes) -> None: ...
+
     async def amend(self, reload_id: str, document: bytes) -> None: ...
 
     def get(self, reload_id: str) -> bytes | None: ...
 
     def latest(self, most: int) -> list[bytes]: ...
+
+    def unended(self) -> list[bytes]: ...
+
+
+class Journal(Protocol):
+    async def load(self, read: Callable[[bytes], T]) -> T:
+        """What `read`, called in a worker thread, makes of all lines. Raises Cannot."""
+        ...
+
+    async def write(self, make: Callable[[], bytes], *, afresh: bool) -> int:
+        """Add what `make` gives, called in a worker thread; the size then. Raises Cannot."""
+        ...
+
+
+class Successor(Protocol):
+    """The plugind, newer maybe, that takes the place of this one in the same process."""
+
+    async def check(self) -> None:
+        """Return if it would start.
+
+        Raises:
+            Cannot: It would not, and what it says about that.
+        """
+        ...
+
+    def take_over(self, errand: Errand) -> None:
+        """Have it take over soon; whoever waits for an answer now gets it before."""
+        ...
 
 
 class Audit(Protocol):

@@ -82,6 +82,7 @@ class Reload:
         self._rows: dict[MountKey, MountResult] = {job.key: pending(job) for job in jobs}
         self._done = asyncio.Event()
         self._bad: set[MountKey] = set()
+        self.is_interrupted = False
 
     async def wait(self, seconds: Seconds) -> bool:
         """True once it is done; False after `seconds`."""
@@ -117,6 +118,12 @@ class Reload:
         finally:
             self._finish()
 
+    def interrupt(self, why: str) -> None:
+        """The daemon ends now; whoever waits is told how far it came."""
+        close_interrupted(self.report(), why)
+        self.is_interrupted = True
+        self._done.set()
+
     def amend(self, ended: Ended) -> None:
         """A version died after it had been ready: what was answered is not true any more."""
         row = self._rows.get(ended.key)
@@ -150,7 +157,7 @@ class Reload:
                 group.create_task(self._work(do, waiting))
 
     async def _work(self, do: Do, waiting: deque[Job]) -> None:
-        while waiting:
+        while waiting and not self.is_interrupted:
             job = waiting.popleft()
             row = self._rows[job.key]
             if job.refusal is not None:
@@ -162,8 +169,10 @@ class Reload:
             elif self._halted:
                 row.result, row.error = "skipped", "not begun, as other mounts failed: it runs as before"
             else:
-                fill(row, await self._ended(do, job), DONE[job.verb])
-                self._count(job.key, row)
+                ended = await self._ended(do, job)
+                if not self.is_interrupted:
+                    fill(row, ended, DONE[job.verb])
+                    self._count(job.key, row)
 
     async def _ended(self, do: Do, job: Job) -> Ended:
         try:
@@ -217,6 +226,15 @@ def fill(row: MountResult, ended: Ended, done: Result) -> None:
     row.down_seconds = None if ended.down is None or math.isnan(ended.down) else round(ended.down, 6)
     row.error = ended.reason
     row.log = ended.log
+
+
+def close_interrupted(report: ReloadData, why: str) -> None:
+    """Say of each mount that nobody knows how far it came; plugind starts or adopts what there is."""
+    for row in report.mounts:
+        if row.result == "pending":
+            row.result, row.error = "interrupted", why
+    report.done = True
+    report.finished_at = datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def amend(report: ReloadData, ended: Ended) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 import structlog
 
 from supervisor.domain.catalog import EMPTY, Catalog
-from supervisor.domain.errors import CatalogInvalid, PlugindError
+from supervisor.domain.errors import CatalogInvalid, PlugindError, Unavailable
 from supervisor.engine.ports import CatalogFile
 from supervisor.wire import CatalogState
 
@@ -25,6 +25,8 @@ class Staging:
         self._source: Literal["file", "last good", "none"] = "none"
         self._loaded_at: datetime | None = None
         self._faults: list[str] = []
+        self._why_none: list[str] = []
+        """Why there is no last good one either."""
         self._turn = asyncio.Lock()
 
     async def begin(self) -> None:
@@ -35,13 +37,16 @@ class Staging:
             last = await self._file.last_good()
             if last is not None and self._source == "none":  # else it was mended meanwhile
                 self.catalog, self._source, self._loaded_at = last, "last good", datetime.now(UTC)
-            log.error("catalog_refused", in_force=self._source, reason=str(error))
+            self._why_none = [self._file.why_none] if last is None and self._file.why_none else []
+            reason = "\n".join([str(error), *self._why_none])
+            log.error("catalog_refused", in_force=self._source, reason=reason)
 
     async def current(self) -> Catalog:
         """What the file says now; it is in force from now on.
 
         Raises:
             CatalogInvalid: With all faults; what was in force stays.
+            Unavailable: The disk does not tell; the same.
         """
         async with self._turn:
             try:
@@ -49,7 +54,10 @@ class Staging:
             except CatalogInvalid as error:
                 self._faults = [str(fault) for fault in error.faults]
                 raise
-            self._faults = []
+            except Unavailable as error:
+                self._faults = [str(error)]
+                raise
+            self._faults, self._why_none = [], []
             if catalog is not self.catalog:
                 self.catalog, self._source, self._loaded_at = catalog, "file", datetime.now(UTC)
                 log.info("catalog_loaded", plugins=len(catalog.plugins), mounts=len(catalog.mounts))
@@ -61,7 +69,7 @@ class Staging:
         before = self._faults
         try:
             await self.current()
-        except CatalogInvalid as error:
+        except (CatalogInvalid, Unavailable) as error:
             if self._faults != before:
                 log.error("catalog_refused", in_force=self._source, reason=str(error))
 
@@ -70,7 +78,7 @@ class Staging:
             file=str(self._file.path),
             loaded_at=self._loaded_at.isoformat(timespec="milliseconds") if self._loaded_at else None,
             source=self._source,
-            faults=self._faults,
+            faults=self._faults + self._why_none,
             mounts=len(self.catalog.mounts),
             plugins=len(self.catalog.plugins),
         )

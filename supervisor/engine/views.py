@@ -49,6 +49,7 @@ def instance_row(
         restarts=actor.crashes,
         last_exit=actor.last_exit,
         reason=mount.reason or (None if spec else NOT_LISTED),
+        says=process.says or None if process else None,
         has_own_version=bool(spec and spec.has_own_version),
         stopped_by=mount.held.who if mount.held else None,
         rolled_back_from=_rolled_back_from(mount, spec),

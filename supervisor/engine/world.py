@@ -2,17 +2,25 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic
+from uuid import uuid4
+
+import msgspec
 
 from supervisor.domain.events import Outcome
 from supervisor.domain.names import MountKey, Seconds
 from supervisor.engine.feed import Feed
+from supervisor.engine.pace import Pace
 from supervisor.engine.ports import Binaries, Clock, Logs, Memory, P, Processes
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+def command_id(verb: str) -> str:
+    """The id of a command that is no reload, so that it is known by its verb wherever it is shown."""
+    return f"{verb}:{uuid4()}"
+
+
+class Ended(msgspec.Struct, frozen=True):
     """How a command ended for one mount, with what people want to know of it."""
 
     key: MountKey
@@ -23,7 +31,7 @@ class Ended:
     new_version: str | None = None
     new_pid: int | None = None
     down: Seconds | None = None
-    log: list[str] = field(default_factory=list)
+    log: list[str] = msgspec.field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,5 +44,6 @@ class World(Generic[P]):
     logs: Logs
     memory: Memory
     feed: Feed
+    pace: Pace
     tasks: asyncio.TaskGroup
     amended: Callable[[str, Ended], None]

@@ -18,18 +18,21 @@ class Account:
     problems: tuple[str, ...]
 
 
-def runner_of(user: str | None, group: str | None) -> Account:
-    """The account that `user` and `group` of a launch stand for; plugind's own where they are None."""
+def runner_of(user: str | None, group: str | None, groups: tuple[str, ...] | None = None) -> Account:
+    """The account that these of a launch stand for; None are plugind's own, or the groups of `user`."""
     own = os.geteuid()
     problems: list[str] = []
     entry = _entry(user, problems) if user is not None else None
     uid = entry.pw_uid if entry else int(user) if user and user.isdecimal() else own
     gid = entry.pw_gid if entry else os.getegid()
-    groups = frozenset(os.getgrouplist(entry.pw_name, gid) if entry else os.getgroups())
+    own_groups = os.getgrouplist(entry.pw_name, gid) if entry else os.getgroups()
     if group is not None:
         gid = _gid(group, problems, gid)
+    wanted = own_groups if groups is None else [_gid(name, problems, gid) for name in groups]
     problems += _not_allowed(user, group, uid, gid, own)
-    return Account(Runner(uid, gid, groups), frozenset({0, own, uid}), tuple(problems))
+    if groups is not None and own != 0:
+        problems.append("plugind does not run as root and cannot set groups")
+    return Account(Runner(uid, gid, frozenset(wanted)), frozenset({0, own, uid}), tuple(problems))
 
 
 def _entry(user: str, problems: list[str]) -> pwd.struct_passwd | None:

@@ -83,17 +83,19 @@ class Binaries:
         if fit is None or fit not in self._digests:
             return None
         try:
-            return fit if identity_of(Path(launch.command).stat()) == fit else None
+            # on the path of every start
+            return fit if identity_of(os.stat(launch.command)) == fit else None  # noqa: PTH116
         except OSError:
             return None
 
     def _examine(self, launch: Launch) -> tuple[Identity | None, list[str]]:
-        account = runner_of(launch.user, launch.group)
-        problems = list(account.problems)
-        problems += _cwd(launch, account)
-        problems += _env_files(launch)
+        problems: list[str] = []
         identity: Identity | None = None
         try:
+            account = runner_of(launch.user, launch.group, launch.groups)
+            problems += account.problems
+            problems += _cwd(launch, account)
+            problems += _env_files(launch)
             identity, found = self._examine_file(launch, account)
             problems += found
         except FileNotFoundError as error:

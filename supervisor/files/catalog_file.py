@@ -19,6 +19,7 @@ from supervisor.files.replace import write_whole
 from supervisor.files.sources import Source, Unreadable, read_sources, read_whole
 
 _MOST_SAVED: Final = 1 << 30
+_FORMAT: Final = 1
 
 
 class _Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,9 +47,14 @@ class CatalogFile:
 
         Raises:
             CatalogInvalid: With every fault; what was loaded before stays the last one.
+            Unavailable: It cannot be told what is there, e.g. as the disk is damaged.
         """
         async with self._lock:
-            return await asyncio.to_thread(self._load)
+            try:
+                return await asyncio.to_thread(self._load)
+            except OSError as error:
+                why = (error.strerror or str(error)).lower()
+                raise Unavailable(f"cannot look at the catalog {self.path}: {why}") from error
 
     def _load(self) -> Catalog:
         sources = read_sources(self.path)
@@ -66,6 +72,9 @@ class CatalogFile:
             return None
         try:
             saved = msgspec.json.decode(read_whole(self._saved, _MOST_SAVED), type=_Saved)
+            if saved.version != _FORMAT:
+                self.why_none = f"cannot use {self._saved}: it has format {saved.version}, not {_FORMAT}"
+                return None
             sources = [Source(name, base64.b64decode(text, validate=True)) for name, text in saved.files]
             return parse_catalog(sources, self._defaults)
         except (Unreadable, CatalogInvalid, msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -92,7 +101,7 @@ class CatalogFile:
     def _keep(self, sources: tuple[Source, ...]) -> None:
         files = [(source.path, base64.b64encode(_bytes(source)).decode()) for source in sources]
         self._saved.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self._saved, msgspec.json.encode(_Saved(1, files)))
+        write_whole(self._saved, msgspec.json.encode(_Saved(_FORMAT, files)))
 
     async def set_pin(self, ref: PluginRef, version: str) -> Edit:
         """Pin `ref` to `version` in the file; see `edit.set_pin` for what it refuses."""

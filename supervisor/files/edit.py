@@ -126,7 +126,7 @@ _NOTHING: Final = Sequence([], 0, 0)
 def _quoted(version: str, quote: str) -> str:
     if quote in {"'", '"'}:
         return f"{quote}{version}{quote}"
-    plain = Scalar(version, plain=True, place=(0, 0, 0, 0))
+    plain = Scalar(version, plain=True, line=0, column=0)
     return version if yaml_type(plain) is None else f'"{version}"'
 
 

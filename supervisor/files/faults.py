@@ -6,16 +6,15 @@ that helps to mend it.
 
 import difflib
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 from supervisor.domain.catalog import Mark
 from supervisor.domain.errors import CatalogInvalid, Fault
 from supervisor.domain.names import shortened
 
 MOST_FAULTS: Final = 1000
-_MOST_NEAR_MATCHES: Final = 50
-_LONGEST_NEAR_MATCH: Final = 200
-_MOST_CANDIDATES: Final = 2000
+_LONGEST_NEAR_MATCH: Final = 100
+_MOST_COMPARED: Final = 60_000
 
 
 class Placed(Protocol):
@@ -28,7 +27,7 @@ class Placed(Protocol):
 
 
 class TooManyFaults(Exception):
-    """Nobody reads more of them; reading goes on no further."""
+    """Nobody reads more of them, or a limit was reached; reading goes on no further."""
 
 
 class Faults:
@@ -36,7 +35,7 @@ class Faults:
 
     def __init__(self) -> None:
         self._found: list[Fault] = []
-        self._near_matches = 0
+        self._compared = 0
 
     def __len__(self) -> int:
         return len(self._found)
@@ -52,11 +51,15 @@ class Faults:
 
     def near(self, text: str, known: Iterable[str]) -> str:
         """`: did you mean "versions"?` or nothing."""
-        # each costs a comparison with every name: ten thousand mounts of nothing would take minutes
-        if self._near_matches >= _MOST_NEAR_MATCHES or len(text) > _LONGEST_NEAR_MATCH:
+        if len(text) > _LONGEST_NEAR_MATCH:
             return ""
-        self._near_matches += 1
-        candidates = [name for name, _ in zip(known, range(_MOST_CANDIDATES), strict=False)]
+        candidates: list[str] = []
+        # a comparison takes up to 3 us for each character, and ten thousand mounts may name no plugin
+        for name in known:
+            self._compared += len(text) + len(name)
+            if self._compared > _MOST_COMPARED:
+                break
+            candidates.append(name)
         match = difflib.get_close_matches(text, candidates, n=1, cutoff=0.6)
         return f': did you mean "{match[0]}"?' if match else ""
 
@@ -80,6 +83,15 @@ class Page:
 
     def fault(self, node: Placed, message: str) -> None:
         self.faults.add(Fault(self.file, node.line, node.column, message))
+
+    def stop(self, node: Placed, message: str) -> NoReturn:
+        """Note that a limit of the whole load is reached.
+
+        Raises:
+            TooManyFaults: Always; what was found so far is told.
+        """
+        self.fault(node, f"{message}: the rest was not read")
+        raise TooManyFaults
 
     def mark(self, node: Placed) -> Mark:
         return Mark(self.file, node.line, node.column)

@@ -70,6 +70,9 @@ _OF_LIVENESS: Final = frozenset({"interval", "failures"})
 _FIELD_OF: Final = {"url": "address", "path": "address"}
 _BY_KEY: Final = frozenset({"env", "stop", "restart", "reload", "limits"})
 _PROBES: Final = frozenset({"ready", "liveness"})
+_OF_POLICIES: Final = frozenset({"ready", "liveness", "stop", "restart", "reload"})
+_POLICIES: Final = Policies()
+_NO_LIMITS: Final = Limits()
 
 
 # ---- one layer
@@ -142,6 +145,8 @@ SETTINGS: Final[f.Table] = {
     "cwd": v.path,
     "user": f.optional(v.account),
     "group": f.optional(v.account),
+    "groups": f.optional(f.many(v.account)),
+    "umask": v.mode,
     "ready": _probe("ready", _PROBE),
     "liveness": f.optional(_probe("liveness", {**_PROBE, "failures": v.integer(1, 1_000_000)})),
     "stop": f.section(
@@ -170,6 +175,8 @@ SETTINGS: Final[f.Table] = {
             "memory": f.optional(v.size),
             "cpu": f.optional(v.number),
             "pids": f.optional(v.integer(1, _MANY)),
+            "nice": f.optional(v.signed(-20, 19)),
+            "oom_score_adj": f.optional(v.signed(-1000, 1000)),
         },
     ),
     "listen": listen,
@@ -210,29 +217,36 @@ def launch_of(base: Launch, layer: Layer) -> Launch:
         command=base.command,
         sha256=base.sha256,
         args=layer.get("args", ()),
-        env=tuple(sorted((name, at.value) for name, at in layer.get("env", {}).items())),
+        env=tuple(sorted((name, at.value) for name, at in env.items())) if (env := layer.get("env")) else (),
         cwd=layer.get("cwd", "/"),
         user=layer.get("user"),
         group=layer.get("group"),
-        limits=Limits(**layer.get("limits", {})),
+        groups=layer.get("groups"),
+        umask=layer.get("umask", 0o022),
+        limits=Limits(**layer["limits"]) if "limits" in layer else _NO_LIMITS,
         listen=layer.get("listen", ()),
     )
 
 
 def policies_of(page: Page, place: Placed, layer: Layer) -> Policies:
     """How an instance with the settings of `layer` is treated; notes what fits only level by level."""
+    if _OF_POLICIES.isdisjoint(layer):
+        return _POLICIES
     ready = _ready(page, place, "ready", layer.get("ready") or {})
     _check_handshake(ready, layer.get("env", {}))
-    stop = dict(layer.get("stop", {}))
-    if stop.get("command", ()) is None:
-        stop["command"] = ()
     return Policies(
         ready=ready,
         liveness=_liveness(page, place, layer.get("liveness")),
-        stop=StopPolicy(**stop),
-        restart=RestartPolicy(**layer.get("restart", {})),
-        reload=ReloadPolicy(**layer.get("reload", {})),
+        stop=_stop(layer["stop"]) if "stop" in layer else _POLICIES.stop,
+        restart=RestartPolicy(**layer["restart"]) if "restart" in layer else _POLICIES.restart,
+        reload=ReloadPolicy(**layer["reload"]) if "reload" in layer else _POLICIES.reload,
     )
+
+
+def _stop(values: MappingType[str, Any]) -> StopPolicy:
+    if values.get("command", ()) is None:
+        values = {**values, "command": ()}
+    return StopPolicy(**values)
 
 
 def _ready(page: Page, place: Placed, what: str, values: MappingType[str, At]) -> Probe:

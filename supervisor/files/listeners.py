@@ -33,15 +33,19 @@ def listen(page: Page, node: Node) -> tuple[Listener, ...]:
     if not isinstance(node, Sequence):
         raise f.Wrong(f"must be a list, not {f.shape(node)}")
     found: list[Listener] = []
+    names: set[str] = set()
+    addresses: set[tuple[str, str]] = set()
     for number, item in enumerate(node.items):
         values = f.read(page, item, _listener)
         if values is None:
             continue
         listener = Listener(**{"name": f"listen{number}", **values})
-        if any(other.name == listener.name for other in found):
+        if listener.name in names:
             page.fault(item, f'two listeners are called "{listener.name}": give one another name')
-        if any((other.kind, other.address) == (listener.kind, listener.address) for other in found):
+        if (listener.kind, listener.address) in addresses:
             page.fault(item, f"{listener.address} is listed twice")
+        names.add(listener.name)
+        addresses.add((listener.kind, listener.address))
         found.append(listener)
     return tuple(found)
 

@@ -18,7 +18,7 @@ from supervisor.files.layers import NO_DEFAULTS, Defaults
 from supervisor.files.mounts import MountReader
 from supervisor.files.plugins import PluginReader
 from supervisor.files.sources import Source, read_sources
-from supervisor.files.yaml import Node, is_empty, read_tree
+from supervisor.files.yaml import Allowance, Node, is_empty, read_tree
 
 __all__ = ["Defaults", "Source", "load_catalog", "parse_catalog", "read_sources"]
 
@@ -52,7 +52,8 @@ def parse_catalog(sources: Iterable[Source], defaults: Defaults = NO_DEFAULTS) -
 
 def _parsed(sources: Iterable[Source], defaults: Defaults, faults: Faults) -> Catalog:
     plugins = PluginReader(faults, defaults)
-    parts = [part for source in sources for part in _parts(source, faults, plugins)]
+    allowance = Allowance()
+    parts = [part for source in sources for part in _parts(source, faults, plugins, allowance)]
     for page, key, node in parts:
         if key == "plugins":
             f.read(page, node, plugins.take)
@@ -65,9 +66,11 @@ def _parsed(sources: Iterable[Source], defaults: Defaults, faults: Faults) -> Ca
     return Catalog(plugins.plugins(), mounts.mounts, frozenset(mounts.namespaces))
 
 
-def _parts(source: Source, faults: Faults, plugins: PluginReader) -> list[tuple[Page, str, Node]]:
+def _parts(
+    source: Source, faults: Faults, plugins: PluginReader, allowance: Allowance
+) -> list[tuple[Page, str, Node]]:
     page = Page(source.path, str(Path(source.path).absolute().parent), faults)
-    root = read_tree(page, source.text)
+    root = read_tree(page, source.text, allowance)
     if root is None or is_empty(root):
         # an editor empties a file before it writes: taken for a catalog, it would end every process
         faults.add(Fault(source.path, 0, 0, 'is empty: a catalog without plugins is "plugins: {}"'))

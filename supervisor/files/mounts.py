@@ -1,6 +1,5 @@
 """`namespaces:` of the catalog: which mounts run what, and that no two of them meet."""
 
-from dataclasses import replace
 from typing import Any, Final
 
 from supervisor.domain.catalog import MountSpec
@@ -14,6 +13,7 @@ from supervisor.files.yaml import Mapping, Node, Scalar
 
 _LONGEST_FILE_NAME: Final = 200
 """Log files are named after namespace and mount; NAME_MAX is 255, and endings are added."""
+_MOST_NAMESPACES: Final = 20_000
 
 
 def _plugin_ref(page: Page, node: Node) -> PluginRef:
@@ -41,7 +41,7 @@ class MountReader:
         self._faults = faults
         self._plugins = plugins
         self._drafts = plugins.drafts
-        self._places: dict[MountKey, tuple[Page, Scalar]] = {}
+        self._places: dict[Namespace, dict[str, tuple[Page, Scalar]]] = {}
         self._listening: dict[tuple[str, str], MountKey] = {}
         self._plugin_names: list[str] | None = None
         self.mounts: dict[MountKey, MountSpec] = {}
@@ -56,10 +56,19 @@ class MountReader:
             first = spelled.setdefault(namespace, key)
             if first is not key:
                 page.fault(key, f"namespace {namespace} is already written in line {first.line}")
-            self.namespaces.update(Namespace(namespace.parts[:n]) for n in range(1, len(namespace.parts) + 1))
+            self._add_namespace(page, key, namespace)
             body = f.read(page, value, f.section(f"namespace {namespace}", _NAMESPACE))
             if body and "mounts" in body:
                 f.read(page, body["mounts"], self._take_mounts(namespace))
+
+    def _add_namespace(self, page: Page, key: Scalar, namespace: Namespace) -> None:
+        # what is there already is there with all above it
+        while namespace not in self.namespaces:
+            self.namespaces.add(namespace)
+            namespace = Namespace(namespace.parts[:-1])
+        if len(self.namespaces) > _MOST_NAMESPACES:
+            # a hundred parts each would be a gigabyte
+            page.stop(key, f"more than {_MOST_NAMESPACES:,} namespaces, with those above them")
 
     @staticmethod
     def _namespace(page: Page, key: Scalar) -> Namespace | None:
@@ -77,18 +86,22 @@ class MountReader:
         return namespace
 
     def _take_mounts(self, namespace: Namespace) -> f.Reader[None]:
+        mount_key = _mount_key(namespace)
+        places = self._places.setdefault(namespace, {})
+
         def read_mounts(page: Page, node: Node) -> None:
             for key, value in f.entries(page, node, "mounts"):
-                mount = f.read(page, key, _mount_key(namespace))
-                if mount is not None:
-                    self._take_mount(page, mount, key, value)
+                mount = f.read(page, key, mount_key)
+                if mount is None:
+                    continue
+                first = places.setdefault(mount.path, (page, key))
+                if first[1] is not key:
+                    page.fault(key, f"{mount} is already mounted in {first[0].file}:{first[1].line}")
+                self._take_mount(page, mount, key, value)
 
         return read_mounts
 
     def _take_mount(self, page: Page, mount: MountKey, key: Scalar, node: Node) -> None:
-        first = self._places.setdefault(mount, (page, key))
-        if first[1] is not key:
-            page.fault(key, f"{mount} is already mounted in {first[0].file}:{first[1].line}")
         values = f.read(page, node, f.section(f"mount {mount.path}", _MOUNT))
         if values is None or not isinstance(node, Mapping):
             return
@@ -145,13 +158,20 @@ class MountReader:
 
     def finish(self) -> None:
         """Check that no mount lies below another one of its namespace."""
-        for mount, (page, key) in self._places.items():
-            parts = mount.path.split("/")
-            for length in range(1, len(parts)):
-                above = replace(mount, path="/".join(parts[:length]))
-                if above in self._places:
-                    other_page, other = self._places[above]
-                    page.fault(key, f"{mount} lies below {above.shown} of {other_page.file}:{other.line}")
+        for namespace, places in self._places.items():
+            above: list[str] = []
+            # sorted so, everything below a mount comes right after it
+            for shown in sorted(f"{path}/" for path in places):
+                while above and not shown.startswith(above[-1]):
+                    above.pop()
+                for other_shown in above:
+                    page, key = places[shown[:-1]]
+                    other_page, other = places[other_shown[:-1]]
+                    page.fault(
+                        key,
+                        f"{shown} in {namespace} lies below {other_shown} of {other_page.file}:{other.line}",
+                    )
+                above.append(shown)
 
 
 def _mount_key(namespace: Namespace) -> f.Reader[MountKey]:

@@ -13,7 +13,31 @@ from supervisor.files.faults import Faults, Page
 from supervisor.files.layers import SETTINGS, Defaults, Layer, launch_of, merged, policies_of
 from supervisor.files.yaml import Mapping, Node, Scalar
 
+_MOST_VARIABLES: Final = 200_000
 _SHA256: Final = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
+
+
+class Variables:
+    """How many variables the environments of one load have, together.
+
+    Each version and mount has its own, with what it is given from above: a hundred kilobytes of
+    catalog could otherwise ask for gigabytes.
+    """
+
+    def __init__(self) -> None:
+        self._left = _MOST_VARIABLES
+
+    def count(self, page: Page, place: Scalar, layer: Layer) -> None:
+        """Take those of `layer` off.
+
+        Raises:
+            TooManyFaults: There are too many by now; its fault is noted.
+        """
+        self._left -= len(layer.get("env", ()))
+        if self._left < 0:
+            page.stop(
+                place, f"more than {_MOST_VARIABLES:,} environment variables in all versions and mounts"
+            )
 
 
 @dataclass(slots=True)
@@ -24,6 +48,7 @@ class VersionDraft:
     key: Scalar
     base: Launch
     layer: Layer
+    variables: "Variables"
     _resolved: tuple[Launch, Policies] | None = None
 
     def resolved(self) -> tuple[Launch, Policies]:
@@ -34,6 +59,8 @@ class VersionDraft:
 
     def resolve(self, page: Page, place: Scalar, own: Layer) -> tuple[Launch, Policies]:
         layer = merged(self.layer, own)
+        if own:
+            self.variables.count(page, place, layer)
         return launch_of(self.base, layer), policies_of(page, place, layer)
 
 
@@ -82,6 +109,7 @@ class PluginReader:
     def __init__(self, faults: Faults, defaults: Defaults) -> None:
         self._faults = faults
         self._defaults = defaults
+        self._variables = Variables()
         self.drafts: dict[PluginRef, PluginDraft] = {}
         self.is_whole = True
         """Whether every plugin is among the drafts; a fault may have hidden some."""
@@ -120,6 +148,7 @@ class PluginReader:
         draft.is_pin_given = f.child(node, "pin") is not None
         draft.pin = values.get("pin")
         layer = merged(self._defaults.layer, _without(values, _OF_PLUGIN))
+        self._variables.count(page, key, layer)
         versions = values.get("versions")
         if versions is not None:
             self._take_versions(draft, layer, versions)
@@ -139,8 +168,9 @@ class PluginReader:
                 self._check_needed(page, value, values)
             values = values or {}
             base = Launch(draft.ref, key.text, values.get("command", ""), values.get("sha256"))
-            own = _without(values, _OF_VERSION)
-            draft.versions[key.text] = VersionDraft(page, key, base, merged(layer, own))
+            own = merged(layer, _without(values, _OF_VERSION))
+            self._variables.count(page, key, own)
+            draft.versions[key.text] = VersionDraft(page, key, base, own, self._variables)
         draft.is_whole &= len(draft.versions) == len(node.entries)
         if not node.entries:
             page.fault(node, f"{draft.ref} has no version")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from supervisor.domain.catalog import AccessRule, Cluster, LogPolicy, Settings, Socket, Tcp, Tls
+from supervisor.domain.catalog import AccessRule, Cluster, LogPolicy, RestartRate, Settings, Socket, Tcp, Tls
 from supervisor.domain.errors import BadRequest, CatalogInvalid, Fault
 from supervisor.domain.names import NAME_RULE, Namespace, is_name, shortened
 from supervisor.files import fields as f
@@ -111,6 +111,8 @@ def _settings(values: dict[str, Any], folder: Path, places: Places) -> Settings:
         log_dir=values.get("log_dir", str(places.logs)),
         tcp=values.get("tcp"),
         logs=LogPolicy(**values.get("logs", {})),
+        restarts=RestartRate(**values.get("restarts", {})),
+        cgroups=values.get("cgroups", "auto"),
         access=values.get("access", ()),
         cluster=values.get("cluster"),
     )
@@ -220,6 +222,8 @@ _TOP: Final[f.Table] = {
     "state_dir": v.path,
     "log_dir": v.path,
     "logs": f.section("logs", {"max_size": v.size, "keep": v.integer(0, 10_000)}),
+    "restarts": f.section("restarts", {"per_second": v.number, "burst": v.integer(1, 100_000)}),
+    "cgroups": v.choice("auto", "off"),
     "defaults": _defaults,
     "access": f.many(_rule),
     "cluster": f.optional(_cluster),

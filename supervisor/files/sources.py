@@ -36,16 +36,25 @@ def read_sources(path: str | os.PathLike[str]) -> tuple[Source, ...]:
 
     Raises:
         CatalogInvalid: With a fault for every file that cannot be read.
+        OSError: It cannot be told what is there.
     """
     whole = Path(path).absolute()
     names = _listed(whole) if whole.is_dir() else [whole]
     sources: list[Source] = []
     faults: list[Fault] = []
+    left = MOST_BYTES
     for name in names:
         try:
-            sources.append(Source(str(name), read_whole(name)))
+            text = read_whole(name)
         except Unreadable as error:
             faults.append(Fault(str(name), 0, 0, str(error)))
+            continue
+        left -= len(text)
+        if left < 0:
+            most = MOST_BYTES >> 20
+            faults.append(Fault(str(name), 0, 0, f"is larger than {most} MiB with the files before it"))
+            break
+        sources.append(Source(str(name), text))
     if faults:
         raise CatalogInvalid(faults)
     return tuple(sources)

@@ -1,14 +1,17 @@
 """Bytes to text: which encodings there are, and which characters a file may hold."""
 
+import codecs
 import re
 from typing import Final
 
-MOST_BYTES: Final = 16 << 20
+MOST_BYTES: Final = 8 << 20
+"""Of this size, a scalar with one emoji in it (4 bytes a character) just fits into 100 MB."""
 
 # NEL, LS and PS are line breaks to YAML 1.1 and to no editor: lines would be counted differently
 _UNACCEPTABLE: Final = re.compile(
     "[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
+_CHUNK: Final = 1 << 16
 _LINE_BREAK: Final = re.compile("\r\n|\n|\r")
 
 
@@ -34,6 +37,28 @@ def decode(data: str | bytes) -> str:
         line, column = place_of(text, bad.start())
         raise Undecodable(f"character U+{ord(bad[0]):04X} is not allowed here: remove it", line, column)
     return text
+
+
+def checked(data: str | bytes) -> bytes:
+    """`data` as UTF-8 without its byte order mark, where `decode` takes it.
+
+    A text is never made of all of it: with an emoji in it, it would be four times as large.
+
+    Raises:
+        Undecodable: As `decode` does.
+    """
+    if isinstance(data, str) or encoding_of(data) != "utf-8" or len(data) > MOST_BYTES:
+        return decode(data).encode()
+    content = data.removeprefix(codecs.BOM_UTF8)
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    view = memoryview(content)
+    try:
+        for start in range(0, len(view) + 1, _CHUNK):
+            if _UNACCEPTABLE.search(decoder.decode(view[start : start + _CHUNK], start + _CHUNK > len(view))):
+                decode(data)
+    except UnicodeDecodeError:
+        decode(data)
+    return content
 
 
 def encoding_of(data: bytes) -> str:

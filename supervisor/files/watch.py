@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import structlog
 from watchdog.events import (
     DirCreatedEvent,
     DirDeletedEvent,
@@ -31,6 +32,7 @@ from watchdog.observers.api import BaseObserver
 
 from supervisor.domain.names import Seconds
 
+log = structlog.get_logger(__name__)
 _DEBOUNCE: Final[Seconds] = 0.2
 _POLL: Final[Seconds] = 5.0
 _MOST_LINKS: Final = 40
@@ -85,8 +87,11 @@ class CatalogWatcher(FileSystemEventHandler):
         """Watch from now on; to be called on the loop. Changes before it are nobody's news."""
         self._is_running = True
         with self._lock:
-            self._arm()
-            self._seen = _state(self._path)
+            try:
+                self._arm()
+                self._seen = _state(self._path)
+            except OSError:
+                self._is_stale = self.is_polling = True
         self._set_timer(_POLL)
 
     def stop(self) -> None:
@@ -133,15 +138,24 @@ class CatalogWatcher(FileSystemEventHandler):
         with self._lock:
             if not self._is_running:
                 return
-            is_stale, self._is_stale = self._is_stale, False
-            if is_stale or _chain_state(self._path) != self._armed:
-                self._arm()
-            state = _state(self._path)
-            if state == self._seen:
+            try:
+                has_changed = self._has_changed()
+            except OSError:  # a disk that cannot be read just now: the next look sees what there is
+                self._is_stale = True
                 return
-            self._seen = state
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._call)
+            if has_changed:
+                with suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._call)
+
+    def _has_changed(self) -> bool:
+        is_stale, self._is_stale = self._is_stale, False
+        if is_stale or _chain_state(self._path) != self._armed:
+            self._arm()
+        state = _state(self._path)
+        if state == self._seen:
+            return False
+        self._seen = state
+        return True
 
     def _arm(self) -> None:
         """Watch the folders as they are now; what they were is let go of."""
@@ -153,9 +167,15 @@ class CatalogWatcher(FileSystemEventHandler):
                 if identity is not None:
                     observer.schedule(self, folder, recursive=False, event_filter=_EVENTS)
             observer.start()
+            if self.is_polling:
+                log.info("catalog_watched_again", catalog=str(self._path))
             self._observer, self.is_polling = observer, False
-        except OSError:
-            # out of watches or instances, or a folder went away: the next look tries again
+        except (OSError, RuntimeError) as error:
+            if not self.is_polling:
+                why = getattr(error, "strerror", None) or str(error)
+                told = f"{why}: a change is seen within {_POLL:g} s, not at once"
+                log.warning("catalog_polled", catalog=str(self._path), reason=told)
+            # out of watches, instances or threads, or a folder went away: the next look tries again
             self.is_polling = True
             self._armed = ()
             _end(observer)

@@ -7,10 +7,9 @@ keys) is a fault. What a plain scalar means to other YAML tools is told by `yaml
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from msgspec import Struct
 from yaml import YAMLError
 from yaml._yaml import CParser
 from yaml.error import MarkedYAMLError
@@ -28,62 +27,45 @@ from yaml.resolver import Resolver
 
 from supervisor.domain.names import shortened
 from supervisor.files.faults import Page
-from supervisor.files.text import MOST_BYTES, Undecodable, decode
+from supervisor.files.text import Undecodable, checked
 
-MOST_EVENTS: Final = 500_000
+MOST_EVENTS: Final = 120_000
+"""10,000 mounts of 1,000 plugins have 77,000. Each costs 6 us and 400 bytes until all is checked."""
 MOST_DEPTH: Final = 32
 _MOST_FAULTS: Final = 200
-_COUNTED_FIRST: Final = 3 << 18
-"""A longer text may have more events than fit into 100 MB, so they are counted before anything is built."""
-_BITS: Final = MOST_BYTES.bit_length()
-_MASK: Final = (1 << _BITS) - 1
+_MOST_DIRECTIVES: Final = 32
+"""The parser compares each `%TAG` with all before it, in one call: minutes for a few megabytes."""
+_INDENTED_WITH_TAB: Final = re.compile(rb" *\t")
+_TOO_MANY_EVENTS: Final = f"more than {MOST_EVENTS:,} YAML events: a catalog of 10,000 mounts has 77,000"
 
 
-class Scalar:
+# structs, and untracked: a large file has a hundred thousand nodes, and they form no cycles
+
+
+class Scalar(Struct, eq=False, gc=False):
     """A single value as it is written. `text[start:end]` of the file is its token, quotes included."""
 
-    __slots__ = ("_place", "plain", "text")
-
-    def __init__(self, text: str, *, plain: bool, place: tuple[int, int, int, int]) -> None:
-        self.text = text
-        self.plain = plain
-        line, column, start, end = place
-        # one number instead of four: half the memory of a large file
-        self._place = ((line << _BITS | column) << _BITS | start) << _BITS | end
-
-    @property
-    def line(self) -> int:
-        return self._place >> 3 * _BITS
-
-    @property
-    def column(self) -> int:
-        return self._place >> 2 * _BITS & _MASK
-
-    @property
-    def start(self) -> int:
-        return self._place >> _BITS & _MASK
-
-    @property
-    def end(self) -> int:
-        return self._place & _MASK
+    text: str
+    plain: bool
+    line: int
+    column: int
+    start: int = 0
+    end: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class Mapping:
+class Mapping(Struct, eq=False, gc=False):
     entries: list[tuple[Scalar, "Node"]]
     line: int
     column: int
 
 
-@dataclass(slots=True, eq=False)
-class Sequence:
+class Sequence(Struct, eq=False, gc=False):
     items: list["Node"]
     line: int
     column: int
 
 
-@dataclass(slots=True, eq=False)
-class Broken:
+class Broken(Struct, eq=False, gc=False):
     """A node that was already reported; who meets it says nothing more."""
 
     line: int
@@ -93,42 +75,62 @@ class Broken:
 Node: TypeAlias = Scalar | Mapping | Sequence | Broken
 
 
-def read_tree(page: Page, data: str | bytes) -> Node | None:
+class Allowance:
+    """The events that the files of one load may still have, together; -1 after that was too few."""
+
+    def __init__(self) -> None:
+        self.events = MOST_EVENTS
+
+
+def read_tree(page: Page, data: str | bytes, allowance: Allowance | None = None) -> Node | None:
     """The one document of `data`; None when there is none or it could not be read to its end.
 
     Faults go to `page`. An empty document is no fault here: see `is_empty`.
     """
     try:
-        text = decode(data)
+        content = checked(data)
     except Undecodable as error:
         page.fault(error, error.message)
         return Broken(error.line, error.column)
-    walk = _Walk(page)
-    try:
-        return walk.run(text)
-    except _GaveUp:
+    allowance = allowance or Allowance()
+    if allowance.events < 0:
         return Broken(1, 1)
+    if content.count(b"\n%") + content.count(b"\r%") > _MOST_DIRECTIVES:
+        page.fault(
+            Broken(1, 1), f"more than {_MOST_DIRECTIVES} lines begin with %: directives are not allowed"
+        )
+        return Broken(1, 1)
+    parser = CParser(content)
+    try:
+        return _Walk(page, allowance).run(parser)
+    except _GaveUp:
+        pass
     except MarkedYAMLError as error:
-        page.fault(*_place_and_words(error, text))
+        page.fault(*_place_and_words(error, content))
     except YAMLError as error:
         page.fault(Broken(1, 1), f"not YAML: {shortened(str(error), 300)}")
+    finally:
+        parser.dispose()
     return Broken(1, 1)
 
 
-def _place_and_words(error: MarkedYAMLError, text: str) -> tuple[Broken, str]:
+def _place_and_words(error: MarkedYAMLError, content: bytes) -> tuple[Broken, str]:
     mark = error.problem_mark or error.context_mark
     place = Broken(mark.line + 1, mark.column + 1) if mark else Broken(1, 1)
     words = error.problem or "cannot be read"
     if error.context:
         words = f"{error.context}: {words}"
-    lines = text.split("\n")
-    if place.line <= len(lines) and re.match(r" *\t", lines[place.line - 1]):
+    start = 0
+    for _ in range(place.line - 1):
+        start = content.find(b"\n", start) + 1
+    if _INDENTED_WITH_TAB.match(content, start):
         words += " (indent with spaces, not with tabs)"
     return place, f"not YAML: {shortened(words, 300)}"
 
 
 def _start(event: Any) -> Broken:
-    return Broken(event.start_mark.line + 1, event.start_mark.column + 1)
+    mark = event.start_mark
+    return Broken(mark.line + 1, mark.column + 1)
 
 
 class _GaveUp(Exception):
@@ -136,124 +138,115 @@ class _GaveUp(Exception):
 
 
 class _Open:
-    """A container whose end has not come yet."""
+    """A container whose end has not come yet, or the stream. `items` is None in a mapping."""
 
-    __slots__ = ("key", "node", "seen")
+    __slots__ = ("entries", "items", "key", "node", "seen")
 
-    def __init__(self, node: Mapping | Sequence) -> None:
+    def __init__(self, node: Mapping | Sequence | None, items: list[Node] | None) -> None:
         self.node = node
+        self.items = items
+        self.entries = node.entries if type(node) is Mapping else []
         self.key: Scalar | Broken | None = None
         self.seen: dict[str, Scalar] = {}
 
 
 class _Walk:
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page, allowance: Allowance) -> None:
         self._page = page
-        self._stack: list[_Open] = []
-        self._root: Node | None = None
+        self._allowance = allowance
+        self._roots: list[Node] = []
+        self._open = [_Open(None, self._roots)]
         self._documents = 0
         self._faults = 0
 
-    def run(self, text: str) -> Node | None:
-        if len(text) > _COUNTED_FIRST:
-            for _ in self._events(text):
-                pass
-        for event in self._events(text):
-            self._take(event)
-        return self._root
-
-    def _events(self, text: str) -> Iterator[Any]:
-        parser = CParser(text)
+    def run(self, parser: Any) -> Node | None:
+        next_event = parser.get_event
+        left = self._allowance.events
         event: Any = None
-        depth = 0
-        try:
-            for _ in range(MOST_EVENTS):
-                event = parser.get_event()
-                kind = type(event)
-                if event is None or kind is StreamEndEvent:
-                    return
-                if kind is MappingStartEvent or kind is SequenceStartEvent:
-                    depth += 1
-                    # here, as the parser itself takes minutes over a megabyte of `[`
-                    if depth > MOST_DEPTH:
-                        self._give_up(_start(event), f"nested more than {MOST_DEPTH} levels deep")
-                elif kind is MappingEndEvent or kind is SequenceEndEvent:
-                    depth -= 1
-                yield event
-        finally:
-            parser.dispose()
-        self._give_up(
-            _start(event), f"more than {MOST_EVENTS:,} YAML events: split the file, or is this no catalog?"
-        )
+        for number in range(left):
+            event = next_event()
+            kind = type(event)
+            if kind is ScalarEvent:
+                self._place(self._scalar(event))
+            elif kind is StreamEndEvent:
+                self._allowance.events = left - number - 1
+                return self._roots[0] if self._roots else None
+            else:
+                self._take(kind, event)
+        self._allowance.events = -1
+        place = _start(event) if event is not None else Broken(1, 1)
+        self._give_up(place, _TOO_MANY_EVENTS)
+        return None
 
-    def _take(self, event: Any) -> None:
-        kind = type(event)
-        mark = event.start_mark
-        line, column = mark.line + 1, mark.column + 1
-        if kind is ScalarEvent:
-            self._check_properties(event, line, column)
-            plain = event.implicit[0] and event.tag is None
-            place = (line, column, mark.index, event.end_mark.index)
-            self._place(Scalar(event.value, plain=plain, place=place))
-        elif kind is MappingStartEvent:
-            self._check_properties(event, line, column)
-            self._open(Mapping([], line, column))
-        elif kind is SequenceStartEvent:
-            self._check_properties(event, line, column)
-            self._open(Sequence([], line, column))
-        elif kind is MappingEndEvent or kind is SequenceEndEvent:
-            self._place_container(self._stack.pop().node)
+    def _take(self, kind: type, event: Any) -> None:
+        if kind is MappingEndEvent or kind is SequenceEndEvent:
+            node = self._open.pop().node
+            assert node is not None  # noqa: S101 - for mypy: only the stream has none, and it has no end here
+            self._place_container(node)
+            return
+        place = _start(event)
+        if kind is MappingStartEvent or kind is SequenceStartEvent:
+            # here, as the parser itself takes minutes over a megabyte of `[`
+            if len(self._open) > MOST_DEPTH:
+                self._give_up(place, f"nested more than {MOST_DEPTH} levels deep")
+            self._check_properties(event, place)
+            if kind is MappingStartEvent:
+                self._open.append(_Open(Mapping([], place.line, place.column), None))
+            else:
+                items: list[Node] = []
+                self._open.append(_Open(Sequence(items, place.line, place.column), items))
         elif kind is AliasEvent:
-            self._fault(
-                Broken(line, column), f"aliases are not allowed: write out what *{event.anchor} means"
-            )
-            self._place(Broken(line, column))
+            self._fault(place, f"aliases are not allowed: write out what *{shortened(event.anchor)} means")
+            self._place(place)
         elif kind is DocumentStartEvent:
             self._documents += 1
             if self._documents > 1:
-                self._give_up(
-                    Broken(line, column), "a second document is not allowed: one file, one document"
-                )
+                self._give_up(place, "a second document is not allowed: one file, one document")
 
-    def _check_properties(self, event: Any, line: int, column: int) -> None:
+    def _scalar(self, event: Any) -> Scalar:
+        mark = event.start_mark
+        plain = event.implicit[0] and event.tag is None
+        node = Scalar(event.value, plain, mark.line + 1, mark.column + 1, mark.index, event.end_mark.index)
+        if event.anchor is not None or event.tag is not None:
+            self._check_properties(event, node)
+        return node
+
+    def _check_properties(self, event: Any, place: Node) -> None:
         if event.anchor is not None:
-            self._fault(Broken(line, column), f"anchors are not allowed: remove &{event.anchor}")
+            self._fault(place, f"anchors are not allowed: remove &{shortened(event.anchor)}")
         if event.tag is not None:
-            self._fault(Broken(line, column), f"tags are not allowed: remove {shortened(event.tag)}")
-
-    def _open(self, node: Mapping | Sequence) -> None:
-        self._stack.append(_Open(node))
+            self._fault(place, f"tags are not allowed: remove {shortened(event.tag)}")
 
     def _place_container(self, node: Mapping | Sequence) -> None:
-        if self._stack and isinstance(self._stack[-1].node, Mapping) and self._stack[-1].key is None:
+        top = self._open[-1]
+        if top.items is None and top.key is None:
             self._fault(node, "a key must be a single value")
-            self._stack[-1].key = Broken(node.line, node.column)
+            top.key = Broken(node.line, node.column)
         else:
             self._place(node)
 
     def _place(self, node: Node) -> None:
-        if not self._stack:
-            self._root = node
-            return
-        top = self._stack[-1]
-        if isinstance(top.node, Sequence):
-            top.node.items.append(node)
-        elif top.key is None:
+        top = self._open[-1]
+        key = top.key
+        if top.items is not None:
+            top.items.append(node)
+        elif key is None:
             top.key = self._checked_key(top, node)
         else:
-            if isinstance(top.key, Scalar):
-                top.node.entries.append((top.key, node))
+            if type(key) is Scalar:
+                top.entries.append((key, node))
             top.key = None
 
     def _checked_key(self, top: _Open, node: Node) -> Scalar | Broken:
-        if not isinstance(node, Scalar):
+        if type(node) is not Scalar:
             return Broken(node.line, node.column)
-        if node.plain and node.text == "<<":
+        text = node.text
+        if text == "<<" and node.plain:
             self._fault(node, "merge keys are not allowed: write out what << would merge")
             return Broken(node.line, node.column)
-        first = top.seen.setdefault(node.text, node)
+        first = top.seen.setdefault(text, node)
         if first is not node:
-            self._fault(node, f'duplicate key "{shortened(node.text)}": first in line {first.line}')
+            self._fault(node, f'duplicate key "{shortened(text)}": first in line {first.line}')
             return Broken(node.line, node.column)
         return node
 
@@ -285,10 +278,17 @@ _TYPES: Final = {
 }
 
 
+_LONG: Final = 1000
+_LONG_NUMBER: Final = re.compile(r"[-+]?(?:0x[0-9a-fA-F_]+|[0-9_.:]+(?:[eE][-+]?[0-9]+)?)")
+"""The patterns of PyYAML remember every `:59` of a megabyte, 40 bytes each."""
+
+
 def yaml_type(node: Scalar) -> str | None:
     """What YAML 1.1 makes of a plain scalar, in words; None when it is the string that is written."""
     if not node.plain:
         return None
+    if len(node.text) > _LONG:
+        return "a number" if _LONG_NUMBER.fullmatch(node.text) else None
     for tag, pattern in _RESOLVERS.get(node.text[:1], ()):
         if pattern.match(node.text):
             return _TYPES.get(tag.rpartition(":")[2], "something else")

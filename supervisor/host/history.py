@@ -22,16 +22,18 @@ KEPT: Final = 1000
 MOST_LINES: Final = 2000
 MOST_BYTES: Final = 64 << 20
 """Of the file; the newest reports that fit into half of it survive a compaction."""
-MOST_READ: Final = 1 << 30
+MOST_READ: Final = 256 << 20
 """A file that is larger was not written here, and is not read."""
 _FLAGS: Final = (
     os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 )
 
 
-class _Line(msgspec.Struct):
+class _Line(msgspec.Struct, omit_defaults=True):
     id: str
     document: msgspec.Raw
+    is_open: bool = False
+    """It was noted; a line without this follows when it is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class History:
         self._on_trouble = on_trouble
         self._descriptor: int | None = None
         self._places: dict[str, _Place] = {}
+        self._noted: set[str] = set()
         self._unwritten: dict[str, bytes] = {}
         self._lines = 0
         self._end = 0
@@ -78,11 +81,15 @@ class History:
 
         A disk that refuses is told through `on_trouble`: a reload is not undone by it.
         """
-        self._unwritten.pop(reload_id, None)
-        self._unwritten[reload_id] = document.replace(b"\r", b" ").replace(b"\n", b" ")
-        while len(self._unwritten) > KEPT:
-            del self._unwritten[next(iter(self._unwritten))]
+        self._noted.discard(reload_id)
+        self._keep(reload_id, document)
         await asyncio.to_thread(self._write_what_waits)
+
+    async def note(self, reload_id: str, document: bytes) -> None:
+        """The same for a report that is amended soon: a next daemon finds it, and no disk is waited for."""
+        self._noted.add(reload_id)
+        self._keep(reload_id, document)
+        await asyncio.to_thread(self._write_what_waits, durable=False)
 
     async def amend(self, reload_id: str, document: bytes) -> None:
         """Put another report in the place of one; it keeps its age."""
@@ -103,17 +110,29 @@ class History:
         found = (self.get(reload_id) for reload_id in list(reversed(ids))[: max(most, 0)])
         return [document for document in found if document is not None]
 
+    def unended(self) -> list[bytes]:
+        """Reports that were noted and never followed by another, of former daemons or of this one."""
+        with self._guard:
+            found = [self.get(reload_id) for reload_id in self._places if reload_id in self._noted]
+        return [document for document in found if document is not None]
+
     def close(self) -> None:
         with self._guard:
             taken, self._descriptor = self._descriptor, None
             if taken is not None:
                 os.close(taken)
 
-    def _write_what_waits(self) -> None:
+    def _keep(self, reload_id: str, document: bytes) -> None:
+        self._unwritten.pop(reload_id, None)
+        self._unwritten[reload_id] = document.replace(b"\r", b" ").replace(b"\n", b" ")
+        while len(self._unwritten) > KEPT:
+            del self._unwritten[next(iter(self._unwritten))]
+
+    def _write_what_waits(self, *, durable: bool = True) -> None:
         with self._guard:
             try:
                 for reload_id, document in list(self._unwritten.items()):
-                    self._add(reload_id, document)
+                    self._add(reload_id, document, durable=durable)
                     # amended meanwhile: the newer one has a writer of its own, that waits for the guard
                     if self._unwritten.get(reload_id) is document:
                         del self._unwritten[reload_id]
@@ -127,18 +146,19 @@ class History:
             else:
                 self._troubled = False
 
-    def _add(self, reload_id: str, document: bytes) -> None:
+    def _add(self, reload_id: str, document: bytes, *, durable: bool) -> None:
         if self._descriptor is None:
             self._open()
         descriptor = self._descriptor
         if descriptor is None:
             raise Cannot(f"cannot write {self._path}: it is not open")
-        text = _line(reload_id, document)
+        text = self._line(reload_id, document)
         before = b"\n" if self._is_torn else b""
         self._is_torn = True  # until all of it is there: half a line must not take the next one with it
         try:
             write_all(descriptor, before + text)
-            os.fdatasync(descriptor)
+            if durable:
+                os.fdatasync(descriptor)
         finally:
             self._end = os.fstat(descriptor).st_size
         self._is_torn = False
@@ -170,6 +190,7 @@ class History:
 
     def _index(self, descriptor: int) -> None:
         self._places.clear()
+        self._noted.intersection_update(self._unwritten)
         self._lines, self._end, self._is_torn = 0, 0, False
         damaged = 0
         with open(descriptor, "rb", closefd=False) as file:
@@ -183,6 +204,10 @@ class History:
                     damaged += 1
                     continue
                 self._places[line.id] = _Place(offset, len(text.rstrip(b"\n")))
+                if line.is_open:
+                    self._noted.add(line.id)
+                elif line.id not in self._unwritten:
+                    self._noted.discard(line.id)
         if damaged:
             self._on_trouble(f"cannot use all of {self._path}: {damaged} of {self._lines} lines are damaged")
 
@@ -204,7 +229,7 @@ class History:
         for reload_id, place in list(reversed(self._places.items()))[:KEPT]:
             document = self._read(place, reload_id)
             if document is not None:
-                text = _line(reload_id, document)
+                text = self._line(reload_id, document)
                 size += len(text)
                 if kept and size > MOST_BYTES // 2:
                     break
@@ -213,6 +238,6 @@ class History:
         self.close()
         self._open()
 
-
-def _line(reload_id: str, document: bytes) -> bytes:
-    return _encoder.encode(_Line(reload_id, msgspec.Raw(document))) + b"\n"
+    def _line(self, reload_id: str, document: bytes) -> bytes:
+        line = _Line(reload_id, msgspec.Raw(document), reload_id in self._noted)
+        return _encoder.encode(line) + b"\n"

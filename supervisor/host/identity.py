@@ -6,6 +6,8 @@ psutil's `create_time` is computed with the wall clock and moves with it; the ti
 
 import errno
 import os
+import time
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -13,12 +15,15 @@ from typing import Final
 from supervisor.domain.errors import Cannot
 
 SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+PASSING: Final = SCARCE | {errno.EAGAIN, errno.ENOSPC, errno.EDQUOT}
+"""What is the machine's fault, and may be over at another moment."""
 _STATE: Final = 0
 _CPU: Final = slice(11, 13)
 _START: Final = 19
 _MEMORY: Final = 21
-"""Places after the last `)` of /proc/PID/stat: fields 3 (state), 14 and 15 (utime, stime), 22 (starttime)
-and 24 (rss)."""
+_WAIT_STATUS: Final = 49
+"""Places after the last `)` of /proc/PID/stat: fields 3 (state), 14 and 15 (utime, stime), 22 (starttime),
+24 (rss) and 52 (exit_code)."""
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -28,9 +33,9 @@ class Scarce(Cannot):
 
 
 def is_scarcity(error: BaseException | None) -> bool:
-    """Whether what failed may work at another moment: a descriptor or memory was missing."""
+    """Whether what failed may work at another moment: a descriptor, memory or room on a disk was missing."""
     while error is not None:
-        if isinstance(error, Scarce) or (isinstance(error, OSError) and error.errno in SCARCE):
+        if isinstance(error, Scarce) or (isinstance(error, OSError) and error.errno in PASSING):
             return True
         error = error.__cause__
     return False
@@ -58,6 +63,12 @@ def start_ticks(pid: int) -> int | None:
     return None if fields is None else int(fields[_START])
 
 
+def started_at(ticks: int) -> float:
+    """The wall-clock time, for people, of a start in clock ticks since the boot."""
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / _TICKS
+    return datetime.now(UTC).timestamp() - age
+
+
 def is_alive(pid: int) -> bool:
     """Whether `pid` can still do anything: a zombie cannot."""
     fields = _stat(pid)
@@ -70,6 +81,23 @@ def usage_of(pid: int) -> tuple[float, int] | None:
     if fields is None or len(fields) <= _MEMORY:
         return None
     return sum(map(int, fields[_CPU])) / _TICKS, int(fields[_MEMORY]) * _PAGE
+
+
+def wait_status(pid: int) -> int:
+    """The status that waitpid would tell of a zombie; 0 also where it is hidden from us."""
+    try:
+        fields = _stat(pid)
+    except Scarce:
+        return 0
+    return 0 if fields is None or len(fields) <= _WAIT_STATUS else int(fields[_WAIT_STATUS])
+
+
+def name_of(pid: int) -> str:
+    """The name of a program as the kernel has it, for people."""
+    try:
+        return Path(f"/proc/{pid:d}/comm").read_text(errors="replace").rstrip("\n")
+    except OSError:
+        return "gone"
 
 
 def uid_of(pid: int) -> int:
@@ -103,8 +131,14 @@ def children_of_thread(pid: int, thread: int | str) -> list[bytes]:
         Scarce: No descriptor is left.
     """
     try:
-        with open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as file:  # noqa: PTH123 - the same
-            return file.readall().split()
+        descriptor = os.open(f"/proc/{pid}/task/{thread}/children", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            parts: list[bytes] = []
+            while part := os.read(descriptor, 1 << 16):
+                parts.append(part)
+        finally:
+            os.close(descriptor)
+        return b"".join(parts).split()
     except OSError as error:
         _refuse_scarcity(pid, error)
         return []
@@ -118,8 +152,11 @@ def _refuse_scarcity(pid: int, error: OSError) -> None:
 
 def _stat(pid: int) -> list[bytes] | None:
     try:
-        with open(f"/proc/{pid:d}/stat", "rb", buffering=0) as file:  # noqa: PTH123 - on the path of every start
-            text = file.read(4096)
+        descriptor = os.open(f"/proc/{pid:d}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(descriptor, 4096)
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, ProcessLookupError):  # the second: it ended between open and read
         return None
     except OSError as error:
@@ -127,3 +164,12 @@ def _stat(pid: int) -> list[bytes] | None:
     # the name stands in parentheses and may hold any byte, parentheses and newlines included
     fields = text[text.rfind(b")") + 1 :].split()
     return fields if len(fields) > _START else None
+
+
+def is_child(pid: int) -> bool:
+    """Whether it is a child of this process. Source: waitid(2)."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True

@@ -4,11 +4,7 @@ Does as told and reports. Fits `engine/ports.Processes`. What a former daemon le
 `remains.py`.
 """
 
-import os
-import shutil
-import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,124 +13,143 @@ import structlog
 
 from supervisor.domain.catalog import Identity, Launch, Policies, Probe
 from supervisor.domain.errors import Cannot, SpawnRefused
-from supervisor.domain.events import Exit, Instance
-from supervisor.domain.names import MountKey, Seconds
-from supervisor.host.identity import current_boot_id, is_scarcity, uid_of, usage_of
+from supervisor.domain.events import Instance
+from supervisor.domain.names import InstanceId, MountKey, Seconds
+from supervisor.host.cgroup import Cgroup, limiting
+from supervisor.host.cgroupentry import Entries
+from supervisor.host.cgroups import Cgroups
+from supervisor.host.commandline import command_line, refusal
+from supervisor.host.folders import make_folder, remove_folder
+from supervisor.host.helpers import Helpers
+from supervisor.host.identity import (
+    Scarce,
+    current_boot_id,
+    is_alive,
+    is_child,
+    is_scarcity,
+    name_of,
+    uid_of,
+    usage_of,
+)
 from supervisor.host.logs import Logs
 from supervisor.host.orphans import Mark, Marks, Orphans, descendants, instance_of, number_of
-from supervisor.host.probes import ReadyProbe, Run, Subject, prepare_both
+from supervisor.host.own import look
+from supervisor.host.probes import ReadyProbe, Subject, prepare_both, reconsidered
 from supervisor.host.processes import Children, Handle, Main
 from supervisor.host.records import InstanceRecord, InstanceRecords
-from supervisor.host.spawn import (
-    Account,
-    Spawner,
-    account_of,
-    check_identity,
-    command_line,
-    environment,
-    unsupported,
-)
+from supervisor.host.running import Running
+from supervisor.host.spawn import Spawner, account_of, check_identity, environment
+from supervisor.host.survivors import Survivors
 from supervisor.host.trees import Trees
 
 log = structlog.get_logger(__name__)
 Probes = tuple[ReadyProbe, ReadyProbe | None]
 
 
-@dataclass(slots=True)
-class Running:
-    """One instance from its spawn until its tree is gone. Fits `engine/ports.Process`."""
-
-    key: MountKey
-    instance: Instance
-    main: Main
-    mark: Mark
-    folder: Path
-    probe: ReadyProbe
-    liveness: ReadyProbe | None
-    subject: Subject
-    record: InstanceRecord
-
-    @property
-    def pid(self) -> int:
-        return self.main.pid
-
-    @property
-    def started_at(self) -> float:
-        return self.record.started_at
-
-    @property
-    def ready_at(self) -> float | None:
-        return self.record.ready_at
-
-    def on_exit(self, tell: Callable[[Exit], None]) -> None:
-        self.main.on_exit(tell)
-
-    async def ready(self) -> None:
-        await self.probe.wait_ready(self.subject)
-
-    async def alive(self) -> None:
-        if self.liveness is not None:
-            await self.liveness.check(self.subject)
-
-    def why_not_ready(self) -> str:
-        return self.probe.why_not()
-
-
 class Instances:
-    def __init__(self, runtime_dir: Path, records: InstanceRecords, logs: Logs) -> None:
+    def __init__(
+        self,
+        runtime_dir: Path,
+        records: InstanceRecords,
+        logs: Logs,
+        *,
+        cgroups: Cgroups | None = None,
+        plugin_files: tuple[int, int] | None = None,
+    ) -> None:
         self.folders = runtime_dir / "tmp"
+        self._folders = str(self.folders)
         self._records = records
         self._logs = logs
         self.children = Children()
         self._marks = Marks()
-        self._spawner = Spawner(self._marks)
+        self._spawner = Spawner(self._marks, plugin_files)
+        self.cgroups = cgroups if cgroups is not None else Cgroups(runtime_dir, is_wanted=False)
+        self._entries = Entries()
         self._trees = Trees(Orphans(self.children))
+        self.helpers = Helpers(self._spawner, self.children, logs, self._folders)
+        self.survivors = Survivors()
 
     def open(self) -> None:
-        """Be ready to spawn: folders, the limit of descriptors, the reaping of orphans."""
+        """Be ready to spawn: folders, the limit of descriptors. What died before is not reaped yet."""
+        look()
         self.folders.mkdir(mode=0o711, parents=True, exist_ok=True)
         self.folders.chmod(0o711)
-        self._spawner.raise_own_limit()
-        self.children.watch()
+        self._spawner.open()
+        self.cgroups.open()
+
+    @property
+    def plugin_files(self) -> tuple[int, int]:
+        """The limit of descriptors that plugins get."""
+        return self._spawner.plugin_files
 
     def close(self) -> None:
         self.children.unwatch()
         self._spawner.close()
+        self.cgroups.close()
 
     def unsupported(self, launch: Launch) -> str | None:
-        return unsupported(launch)
+        if launch.listen:
+            return "held listeners (`listen`) are not supported by this version"
+        return refusal(launch) or self.cgroups.refusal(launch.limits)
+
+    def forget(self, key: MountKey) -> None:
+        """The mount is gone for good."""
+        self.cgroups.forget(key)
+
+    def unclaimed(self) -> list[str]:
+        """What came to plugind as an orphan and fits no instance: it is left alone, and told."""
+        try:
+            return [f"pid {pid} ({name}) fits no instance: it is left alone" for pid, name in self._nobodys()]
+        except Scarce:
+            return []
+
+    def _nobodys(self) -> Iterator[tuple[int, str]]:
+        for pid in self.children.orphans():
+            if self._marks.is_used(number_of(pid)) or self.children.leads(pid) or not is_alive(pid):
+                continue
+            name = instance_of(pid)
+            if name is None or "/" in name or not (self.folders / name).is_dir():
+                yield pid, name_of(pid)
 
     async def spawn(
         self, key: MountKey, instance: Instance, policies: Policies, identity: Identity | None
     ) -> Running:
         launch = instance.launch
-        folder = self.folders / instance.id
+        folder = self._folder(instance.id)
         mark = self._marks.take()
         probes: Probes | None = None
+        cgroup: Cgroup | None = None
         try:
-            if (reason := unsupported(launch)) is not None:
+            if (reason := self.unsupported(launch)) is not None:
                 raise SpawnRefused(reason)
+            self.survivors.check(key)
             self._spawner.keep_reserve(launch.command)
             account = account_of(launch)
             output = self._logs.open(key)
-            _make_folder(folder, account)
-            probes = self._probes(key, instance, policies, mark)
+            make_folder(folder, account)
+            cgroup = self.cgroups.take(key, launch.limits)
+            probes = self._probes(key, instance, policies, mark, cgroup)
             asked = {name: value for probe in probes if probe for name, value in probe.env.items()}
-            env = environment(key, instance, account, str(folder), asked)
+            env = environment(key, instance, account, folder, asked)
             record = _record(key, instance, mark)
             self._records.intend(record)  # first: a crash after the spawn would leave a stranger
             self._logs.mark(key, instance.id, "begin", record.started_at)
             check_identity(launch.command, identity)
-            handle = self._spawner.spawn(command_line(launch, account), env, output, mark)
+            argv = command_line(launch, account.uid, account.gid, limiting(cgroup))
+            main = self.children.add(await self._spawner.spawn(argv, env, output, mark))
         except (Cannot, OSError) as error:
-            self._give_back(instance, mark, folder, probes)
-            if isinstance(error, SpawnRefused):
+            self._give_back(instance, mark, folder, probes, cgroup)
+            if isinstance(error, SpawnRefused) and (error.transient or not is_scarcity(error)):
                 raise
             raise SpawnRefused(str(error), transient=is_scarcity(error)) from error
+        since = main.handle.ticks
         record = msgspec.structs.replace(
-            record, pid=handle.pid, start_ticks=handle.ticks, ready=is_ready_at_once(policies.ready)
+            record, pid=main.pid, start_ticks=since, ready=is_ready_at_once(policies.ready)
         )
-        running = self._running(record, instance, self.children.add(handle), probes, account.uid)
+        if cgroup is not None and not cgroup.is_limited:
+            self._entries.add(cgroup, main)
+        members = Mark(instance.id, mark, main.pid, folder, since=since, cgroup=cgroup)
+        running = self._running(record, instance, main, probes, account.uid, members)
         self._note(running)
         return running
 
@@ -150,19 +165,26 @@ class Instances:
         if handle is None:
             return None
         self._marks.keep(record.mark)
+        cgroup = self.cgroups.of(record.pid, record.key)
+        self._logs.attend(record.key)
         try:
-            self._logs.open(record.key)
-            probes = self._probes(record.key, instance, policies, record.mark)
+            probes = self._probes(record.key, instance, policies, record.mark, cgroup)
         except Cannot as error:  # what lives goes on, whatever it cannot be asked
             log.warning("instance_not_probed", instance=instance.id, reason=str(error))
-            probes = prepare_both(Probe(), None, str(self.folders / instance.id))
-        main = self.children.add(handle, is_child=_is_child(record.pid))
-        return self._running(record, instance, main, probes, uid_of(record.pid), adopted=True)
+            probes = prepare_both(Probe(), None, self._folder(instance.id))
+        main = self.children.add(handle, is_child=is_child(record.pid))
+        folder, since = self._folder(instance.id), handle.ticks
+        mark = Mark(instance.id, record.mark, main.pid, folder, adopted=True, since=since, cgroup=cgroup)
+        return self._running(record, instance, main, probes, uid_of(record.pid), mark)
 
-    def _probes(self, key: MountKey, instance: Instance, policies: Policies, mark: int) -> Probes:
-        run = self._runner(key, instance, mark)
-        folder = str(self.folders / instance.id)
-        return prepare_both(policies.ready, policies.liveness, folder, run=run)
+    def _folder(self, instance: InstanceId) -> str:
+        return f"{self._folders}/{instance}"
+
+    def _probes(
+        self, key: MountKey, instance: Instance, policies: Policies, mark: int, cgroup: Cgroup | None
+    ) -> Probes:
+        run = self.helpers.runner(key, instance, mark, cgroup)
+        return prepare_both(policies.ready, policies.liveness, self._folder(instance.id), run=run)
 
     def _running(
         self,
@@ -171,15 +193,13 @@ class Instances:
         main: Main,
         probes: Probes,
         uid: int,
-        *,
-        adopted: bool = False,
+        mark: Mark,
     ) -> Running:
-        folder = self.folders / instance.id
+        folder = self._folder(instance.id)
         subject = self._subject(instance, main.pid, record.mark, folder, uid)
         for probe in probes:
             if probe is not None:
                 probe.attend(subject)
-        mark = Mark(instance.id, record.mark, main.pid, str(folder), adopted=adopted, since=main.handle.ticks)
         return Running(record.key, instance, main, mark, folder, *probes, subject, record)
 
     def signal_main(self, process: Running, number: int) -> None:
@@ -191,9 +211,25 @@ class Instances:
         Raises:
             Cannot: It could not be started, or ended badly.
         """
-        status = await self._runner(process.key, process.instance, process.mark.number)(command)
+        mark = process.mark
+        status = await self.helpers.runner(process.key, process.instance, mark.number, mark.cgroup)(command)
         if status:
             raise Cannot(f"cannot run the stop command {command[0]}: it ended with {status}")
+
+    def configure(self, process: Running, policies: Policies) -> None:
+        """Check liveness by `policies` from now on, where the process can be asked that."""
+        run = self.helpers.runner(process.key, process.instance, process.mark.number, process.mark.cgroup)
+        try:
+            found = reconsidered(process.probe, process.liveness, policies.liveness, process.folder, run=run)
+        except Cannot as error:
+            found = None
+            log.warning("liveness_not_changed", instance=process.instance.id, reason=str(error))
+        former = process.liveness
+        if former is not None and former not in {process.probe, found}:
+            former.close()
+        process.liveness = found
+        if found is not None:
+            found.attend(process.subject)
 
     def became_ready(self, process: Running) -> None:
         known = process.record.ready  # what is ready at once was recorded so
@@ -204,12 +240,12 @@ class Instances:
             self._note(process)
 
     async def end_tree(self, process: Running, grace: Seconds) -> None:
+        await self.helpers.are_there(process.mark.number)
         await self._trees.end(process.main, process.mark, grace)
         self._logs.mark(process.key, process.instance.id, "end", datetime.now(UTC).timestamp())
         process.main.close()
-        self._give_back(
-            process.instance, process.mark.number, process.folder, (process.probe, process.liveness)
-        )
+        probes = (process.probe, process.liveness)
+        self._give_back(process.instance, process.mark.number, process.folder, probes, process.mark.cgroup)
 
     def leave(self, process: Running) -> None:
         """Let go of a living instance: the next plugind adopts it."""
@@ -219,7 +255,10 @@ class Instances:
         process.main.close()
 
     def usage(self, process: Running) -> tuple[float, int] | None:
-        return usage_of(process.pid)
+        try:
+            return usage_of(process.pid)
+        except Cannot:  # no descriptor is left just now: the rest of its row is true all the same
+            return None
 
     def _note(self, running: Running) -> None:
         try:
@@ -233,20 +272,22 @@ class Instances:
         self,
         instance: Instance,
         mark: int,
-        folder: Path,
+        folder: str,
         probes: Probes | None,
+        cgroup: Cgroup | None,
     ) -> None:
         for probe in probes or ():
             if probe is not None:
                 probe.close()
         self._marks.give_back(mark)
+        self.cgroups.give_back(cgroup)
         try:
             remove_folder(folder)
             self._records.forget(instance.id)
         except (OSError, Cannot) as error:
             log.warning("instance_left_something", instance=instance.id, reason=str(error))
 
-    def _subject(self, instance: Instance, pid: int, mark: int, folder: Path, uid: int) -> Subject:
+    def _subject(self, instance: Instance, pid: int, mark: int, folder: str, uid: int) -> Subject:
         def belongs(other: int) -> bool:
             if other == pid or (mark and number_of(other) == mark):
                 return True
@@ -255,29 +296,7 @@ class Instances:
             except Cannot:
                 return False
 
-        return Subject(pid, str(folder), uid, belongs)
-
-    def _runner(self, key: MountKey, instance: Instance, mark: int) -> Run:
-        """Runs commands on behalf of an instance: as its user, in its folder, with its mark and log."""
-
-        async def run(command: Sequence[str]) -> int:
-            account = account_of(instance.launch)
-            env = environment(key, instance, account, str(self.folders / instance.id), {})
-            launch = replace(instance.launch, command=command[0], args=tuple(command[1:]))
-            argv = command_line(launch, account)
-            handle = self._spawner.spawn(argv, env, self._logs.open(key), mark)
-            main = self.children.add(handle, is_helper=True)
-            try:
-                status = await main.exited()
-            finally:
-                if not main.is_dead:
-                    main.handle.send(signal.SIGKILL)
-                    self.children.abandon(main)
-                else:
-                    main.close()
-            return -status.signal if status.signal is not None else status.code or 0
-
-        return run
+        return Subject(pid, folder, uid, belongs)
 
 
 def _record(key: MountKey, instance: Instance, mark: int) -> InstanceRecord:
@@ -296,34 +315,3 @@ def _record(key: MountKey, instance: Instance, mark: int) -> InstanceRecord:
 def is_ready_at_once(probe: Probe) -> bool:
     """Ready by its exec alone: its record says so at once, and is not written a third time."""
     return probe.kind == "exec" and not probe.settle
-
-
-def _make_folder(folder: Path, account: Account) -> None:
-    try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:  # of an instance that nobody cleaned up behind: not ours to trust
-        remove_folder(folder)
-        folder.mkdir(mode=0o700)
-    except OSError as error:
-        raise SpawnRefused(f"cannot make {folder}: {error.strerror}") from error
-    if (account.uid, account.gid) != (os.geteuid(), os.getegid()):
-        os.chown(folder, account.uid, account.gid, follow_symlinks=False)
-
-
-def remove_folder(folder: Path) -> None:
-    try:
-        folder.rmdir()
-    except FileNotFoundError:
-        return
-    except NotADirectoryError:  # a file or a link that somebody put there
-        folder.unlink()
-    except OSError:
-        shutil.rmtree(folder, ignore_errors=False)  # by descriptors: follows no link
-
-
-def _is_child(pid: int) -> bool:
-    try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True

@@ -14,6 +14,7 @@ from typing import Final
 from structlog.typing import FilteringBoundLogger
 
 from supervisor.domain.catalog import LogPolicy
+from supervisor.domain.legacy import HandedFifo
 from supervisor.domain.names import InstanceId, MountKey, Seconds
 from supervisor.host.logfifo import Fifo, Scratch
 from supervisor.host.logfile import LogFile
@@ -77,6 +78,9 @@ class Capture:
         self.is_closed = False
         self.watchers: tuple[Watcher, ...] = ()
         """Replaced whole, by the loop's thread."""
+        self.pumped_at: Seconds = 0.0
+        self.rate = 0.0
+        """Bytes per second, of late. Both are the pump's."""
         self._file = file
         self._log = log
         self._ring = bytearray()
@@ -91,6 +95,18 @@ class Capture:
     def set_policy(self, policy: LogPolicy) -> None:
         self._file.policy = policy
         self.index.most_files = policy.keep + 1
+
+    def resume(self, handed: HandedFifo) -> None:
+        """Before `begin`: what no disk took from the plugind before this one."""
+        self.lost, self._has_gap = handed.lost, handed.has_gap
+        if handed.kept:
+            self._ring += handed.kept
+            self._reason = "of the plugind before"
+
+    def left(self, fd: int) -> HandedFifo:
+        """After `close`: for the next plugind, with a descriptor of the FIFO."""
+        namespace = str(self.key.namespace)
+        return HandedFifo(namespace, self.key.path, fd, bytes(self._ring), self.lost, self._has_gap)
 
     def begin(self, now: Seconds) -> None:
         """Find out what a former plugind left, and have the file."""
@@ -157,13 +173,15 @@ class Capture:
         for watcher in self.watchers:
             watcher.wake()
 
-    def close(self, scratch: Scratch, now: Seconds) -> None:
-        """Drain it and let go of its descriptors. What no disk took by now is lost."""
-        self.drain(scratch, now)
+    def close(self, scratch: Scratch, now: Seconds, *, leaves: bool = False) -> None:
+        """Drain it and let go of its descriptors. What no disk took by now is lost, unless it `leaves` it."""
+        if not (leaves and self.is_failing):  # there is more room in the FIFO
+            self.drain(scratch, now)
+        self.index.flush()
         if self.is_failing:
             self._retry_at = now
             self.retry(now)
-        if self._ring:
+        if self._ring and not leaves:
             self.lost += len(self._ring)
             self._ring.clear()
             self._log.warning(
@@ -200,6 +218,7 @@ class Capture:
         self._has_gap = False
         generation, offset = self._file.locate(0)
         self.index.mark(Line("lost", generation, offset, lost=self.lost))
+        self.index.flush()
 
 
 def names_of(file: LogFile) -> tuple[Path, ...]:

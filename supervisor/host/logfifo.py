@@ -31,18 +31,22 @@ class Scratch:
     def __init__(self) -> None:
         self.out, self.into = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
+    def empty(self) -> None:
+        with suppress(OSError):
+            while os.read(self.out, SMALL):
+                pass
+
     def close(self) -> None:
         os.close(self.out)
         os.close(self.into)
 
 
 class Fifo:
-    """An open FIFO. `shared` is the descriptor for plugins; the pump has one of its own."""
+    """An open FIFO. Plugins open it by its `door`."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self.fd = fd
-        self.shared = -1
         self.taken = 0
         """Bytes taken out so far."""
         self.capacity = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
@@ -55,19 +59,26 @@ class Fifo:
         Raises:
             OSError: Neither is possible.
         """
-        for folder in (path.parent.parent, path.parent):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for _ in range(8):  # each failure is a race with someone who changes the folder
+        name = str(path)
+        for _ in range(8):  # each failure but the first is a race with someone who changes the folder
+            try:
+                os.mkfifo(name, 0o600)
+            except FileExistsError:
+                with suppress(FileNotFoundError):
+                    if not _is_ours(os.lstat(name)):
+                        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+                        continue
+            except FileNotFoundError:
+                for folder in (path.parent.parent, path.parent):
+                    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                continue
             with suppress(FileNotFoundError):
-                if not _is_ours(os.lstat(path)):
-                    path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-            with suppress(FileExistsError):
-                os.mkfifo(path, 0o600)
-            with suppress(FileNotFoundError):
-                fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+                fd = os.open(name, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
-                    if _is_ours(os.fstat(fd)):
-                        os.fchmod(fd, 0o600)
+                    status = os.fstat(fd)
+                    if _is_ours(status):
+                        if status.st_mode & 0o777 != 0o600:  # noqa: PLR2004 - octal says it
+                            os.fchmod(fd, 0o600)
                         return cls(path, fd)
                 except BaseException:
                     os.close(fd)
@@ -75,21 +86,14 @@ class Fifo:
                 os.close(fd)
         raise FileExistsError(f"something keeps replacing {path}")
 
-    def refreshed(self) -> int:
-        """`shared`, as an open file description that no instance has had yet; the number stays the same.
+    @property
+    def door(self) -> str:
+        """What a child opens as its output, by itself: an open file description that no instance has had yet.
 
         A plugin that sets O_NONBLOCK on its stdout (node does) sets it for all who share the description: the
         next instance would get EAGAIN from its first print.
         """
-        new = os.open(f"/proc/self/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC)
-        if self.shared < 0:
-            self.shared = new
-        else:
-            try:
-                os.dup2(new, self.shared, inheritable=False)
-            finally:
-                os.close(new)
-        return self.shared
+        return f"/proc/self/fd/{self.fd}"
 
     def waiting(self) -> int:
         """How many bytes are in it."""
@@ -158,7 +162,11 @@ class Fifo:
             raise OSError(number, os.strerror(number))
         seen = b""
         while len(seen) < count:
-            seen += os.read(scratch.out, count - len(seen))
+            try:
+                seen += os.read(scratch.out, count - len(seen))
+            except OSError:
+                scratch.empty()  # or the next look would see these first
+                raise
         return seen
 
     def resize(self, size: int) -> None:
@@ -175,8 +183,6 @@ class Fifo:
 
     def close(self) -> None:
         os.close(self.fd)
-        if self.shared >= 0:
-            os.close(self.shared)
 
 
 def _is_ours(status: os.stat_result) -> bool:

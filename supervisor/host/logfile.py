@@ -6,7 +6,9 @@ written is the caller's to handle (`logcapture.py`): every OSError means that th
 
 import os
 import stat
-from collections import deque
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +18,14 @@ from supervisor.domain.catalog import LogPolicy
 from supervisor.domain.names import Seconds
 from supervisor.host.logfifo import SMALL, Fifo, Scratch
 from supervisor.host.logindex import Index
+from supervisor.host.wholefile import is_there
 
 LONGEST_LINE: Final = 1 << 20
 """A line that goes on for longer than this after a file is full is split."""
 CHECK_EVERY: Final[Seconds] = 1.0
 _MODE: Final = 0o640
+_LARGE: Final = 1 << 20
+_EARLIER: Final = 8
 
 
 def cut(seen: bytes, room: int, *, must_begin: bool) -> tuple[int, bool]:
@@ -55,7 +60,10 @@ class LogFile:
         self._log = log
         self._fd = -1
         self._inode = 0
-        self._earlier: deque[tuple[int, int]] = deque(maxlen=8)
+        self._earlier: list[tuple[int, int]] = []  # not a deque, of which an empty one has 760 bytes
+        self._read_by = 0
+        """So much was in the file when it was last seen to have a name."""
+        self._taken_at: Seconds = 0.0
         self._next_check: Seconds = 0.0
         self._next_rotation: Seconds = 0.0
 
@@ -73,6 +81,9 @@ class LogFile:
         """
         if not self.is_open:
             self._open()
+        elif not os.fstat(self._fd).st_nlink:
+            self._log.warning("log_file_vanished", path=str(self.path))
+            self._carry_over(now)
         elif now >= self._next_check and not self._is_named():
             self._log.warning("log_file_vanished", path=str(self.path))
             self._replace()
@@ -82,7 +93,7 @@ class LogFile:
         end = os.lseek(self._fd, 0, os.SEEK_END)
         if end < self.size:
             self._index.file_began(self._inode)
-        self.size = end
+        self.size = self._read_by = end
 
     def take(self, fifo: Fifo, scratch: Scratch, most: int, now: Seconds) -> int:
         """Move at most `most` bytes from the FIFO to the file, or to several; fewer if it runs empty.
@@ -91,6 +102,7 @@ class LogFile:
             OSError: The file takes no more; what was not moved is still in the FIFO.
         """
         self.ready(now)
+        self._taken_at = now
         moved = 0
         while moved < most:
             room = self.policy.max_size - self.size if now >= self._next_rotation else SMALL + most
@@ -133,7 +145,10 @@ class LogFile:
             if count < asked:
                 break
             if is_full:
-                self._rotate(now)
+                try:
+                    self._rotate(now)
+                except OSError:  # what is written is written: told as that, it would be written again
+                    break
         return written
 
     def ends_within_line(self) -> bool:
@@ -209,8 +224,15 @@ class LogFile:
             return
         self._replace()
 
+    def _carry_over(self, now: Seconds) -> None:
+        """Begin anew after a removal; what nobody had time to read in the old file goes to the new one."""
+        is_new = now - self._taken_at < CHECK_EVERY
+        unread = os.pread(self._fd, max(self.size - self._read_by, 0), self._read_by) if is_new else b""
+        self._replace()
+        os.write(self._fd, unread)
+
     def _replace(self) -> None:
-        self._earlier.append((self._index.generation, self.size))
+        self._earlier = [*self._earlier[1 - _EARLIER :], (self._index.generation, self.size)]
         self.close()
         self._open()
 
@@ -220,14 +242,36 @@ class LogFile:
         if keep == 0:
             self.path.unlink(missing_ok=True)
             return
-        free = next((number for number in range(1, keep) if not os.path.lexists(self.rotated(number))), keep)
-        for number in range(free, 1, -1):
-            self.rotated(number - 1).rename(self.rotated(number))
-        self.path.rename(self.rotated(1))
+        free = next((number for number in range(1, keep) if not is_there(self.rotated(number))), keep)
+        with _let_go_elsewhere(self.rotated(free)):
+            for number in range(free, 1, -1):
+                self.rotated(number - 1).rename(self.rotated(number))
+            self.path.rename(self.rotated(1))
         surplus = keep + 1
-        while os.path.lexists(self.rotated(surplus)):  # `keep` was lowered
+        while is_there(self.rotated(surplus)):  # `keep` was lowered
             self.rotated(surplus).unlink()
             surplus += 1
 
     def rotated(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.name}.{number}")
+
+
+@contextmanager
+def _let_go_elsewhere(path: Path) -> Iterator[None]:
+    """Have a large file at `path` that loses its name in the body freed by another thread.
+
+    To free 16 MiB takes milliseconds, in which a plugin that floods would have to wait.
+    """
+    try:
+        is_large = os.lstat(path).st_size >= _LARGE
+        held = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC) if is_large else -1
+    except OSError:
+        held = -1
+    try:
+        yield
+    finally:
+        if held >= 0:
+            try:
+                threading.Thread(target=os.close, args=(held,), daemon=True).start()
+            except RuntimeError:  # no thread is to be had
+                os.close(held)

@@ -6,7 +6,6 @@ pump's thread; only `generation` and `files` are read by others, and only ever r
 """
 
 import os
-from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -36,6 +35,9 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     lost: int = 0
 
 
+_encoder: Final = msgspec.json.Encoder()
+
+
 class Index:
     """The lines of one index file: those of use in memory, and on disk what it takes."""
 
@@ -44,37 +46,53 @@ class Index:
         self.files: dict[int, int] = {}
         """Inode by generation, oldest first, of the files that may still exist."""
         self.most_files = most_files
-        self.marks: deque[Line] = deque(maxlen=MOST_MARKS)
+        self.marks: list[Line] = []  # not a deque, of which an empty one has 760 bytes
         self._path = path
+        self._new = path.with_name(path.name + ".new")
         self._lines = 0
+        self._unwritten: list[Line] = []
+
+    def _keep(self, line: Line) -> None:
+        self.marks.append(line)
+        del self.marks[:-MOST_MARKS]
 
     def load(self) -> None:
         """Read what a former plugind wrote; a line that was cut off by its death is left out."""
         decoder = msgspec.json.Decoder(Line)
+        with suppress(OSError):  # of a plugind that was killed while it wrote
+            self._new.unlink()
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor
+                data = file.read(_MOST_BYTES) or b""
         except OSError:
             return
-        with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor
-            data = file.read(_MOST_BYTES) or b""
         for text in data.split(b"\n"):
             with suppress(msgspec.DecodeError):
                 line = decoder.decode(text)
                 if line.inode:
                     self._add_file(line.generation, line.inode)
                 else:
-                    self.marks.append(line)
+                    self._keep(line)
                     self.generation = max(self.generation, line.generation)
         self._lines = MOST_LINES  # written anew before the first append: its end may be half a line
 
     def file_began(self, inode: int) -> None:
         """A new log file is in use; marks in an older file of this inode are void."""
         self._add_file(self.generation + 1, inode)
-        self._append(Line("file", self.generation, inode=inode))
+        self.flush()
+        self._append([Line("file", self.generation, inode=inode)])
 
     def mark(self, line: Line) -> None:
-        self.marks.append(line)
-        self._append(line)
+        """Note a place; `flush` writes it."""
+        self._keep(line)
+        self._unwritten.append(line)
+
+    def flush(self) -> None:
+        """Write what was noted; where the disk does not take it, the memory of this process has to do."""
+        if self._unwritten:
+            lines, self._unwritten = self._unwritten, []
+            self._append(lines)
 
     def span(self, instance: InstanceId) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
         """Generation and offset of an instance's begin and end; None where there is no such mark."""
@@ -91,28 +109,31 @@ class Index:
         self.files = dict(list(files.items())[-self.most_files :])
         self.generation = max(generation, self.generation)  # last: who sees the number finds the file
 
-    def _append(self, line: Line) -> None:
-        """Write a line; where the disk does not take it, the memory of this process has to do."""
+    def _append(self, lines: list[Line]) -> None:
         with suppress(OSError):
-            if self._lines >= MOST_LINES:
+            if self._lines + len(lines) > MOST_LINES:
                 self._rewrite()
                 return
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
             fd = os.open(self._path, flags, 0o640)
             try:
-                os.write(fd, msgspec.json.encode(line) + b"\n")
+                os.write(fd, b"".join(_encoder.encode(line) + b"\n" for line in lines))
             finally:
                 os.close(fd)
-            self._lines += 1
+            self._lines += len(lines)
 
     def _rewrite(self) -> None:
         """Replace the file by the lines that are still of use."""
         lines = [Line("file", generation, inode=inode) for generation, inode in self.files.items()]
         lines.extend(mark for mark in self.marks if mark.generation in self.files)
-        new = self._path.with_name(self._path.name + ".new")
+        new = self._new
         new.unlink(missing_ok=True)
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
-        with open(fd, "wb") as file:  # noqa: PTH123 - a descriptor
-            file.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
-        new.replace(self._path)
+        try:
+            with open(fd, "wb") as file:  # noqa: PTH123 - a descriptor
+                file.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+            new.replace(self._path)
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
         self._lines = len(lines)

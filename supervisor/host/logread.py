@@ -1,4 +1,4 @@
-"""Reading logs: the last lines, and the lines as they come. Only files are read, in worker threads.
+"""Reading logs: the last lines, and what is written as it comes. Only files are read, in worker threads.
 
 A reader cannot slow down a plugin or use up memory: it follows the files at its own pace, and is told when
 they were rotated away before it came to them.
@@ -7,7 +7,7 @@ they were rotated away before it came to them.
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
@@ -18,8 +18,6 @@ from supervisor.host.logcapture import Capture, Snapshot, Watcher
 from supervisor.host.logfile import LONGEST_LINE
 
 _BLOCK: Final = 64 << 10
-_CHUNK: Final = 16 << 10
-"""Small: its lines are sent one by one on the loop, between two other requests."""
 
 
 class LogLagged(Unavailable):
@@ -76,6 +74,12 @@ def last(data: bytes, lines: int) -> list[bytes]:
     return parts[-lines:] if lines > 0 else []
 
 
+def _last_part(data: bytes, lines: int) -> bytes:
+    """The last lines of `data` as they are; one that has not ended yet counts."""
+    kept = last(data, lines)
+    return b"\n".join(kept) + b"\n" * (bool(kept) and data.endswith(b"\n"))
+
+
 def opened(paths: tuple[Path, ...], inode: int) -> FileIO | None:
     """The regular file with this inode, whichever name it has by now; None if it is gone."""
     for path in paths * 2:  # a rotation moves it to a later name: at worst past us, once
@@ -117,7 +121,7 @@ class Cursor:
         while True:
             newest = self._capture.index.generation  # before the read: a finished file does not grow
             if self._file is not None:
-                data = os.pread(self._file.fileno(), _CHUNK, self._offset)
+                data = os.pread(self._file.fileno(), _BLOCK, self._offset)
                 self._offset += len(data)
                 if data:
                     return data
@@ -140,10 +144,10 @@ class Cursor:
             )
 
 
-async def follow(capture: Capture, snapshot: Snapshot, lines: int) -> AsyncIterator[bytes]:
-    """The last `lines` lines, then each line as it is complete, without its newline.
+async def follow(capture: Capture, snapshot: Snapshot, lines: int) -> AsyncGenerator[bytes, None]:
+    """The last `lines` lines, then what is written, in pieces as they come: the bytes of the files.
 
-    A line longer than `LONGEST_LINE` comes in pieces. Ends when the mount's log is closed.
+    Ends when the mount's log is closed.
 
     Raises:
         LogLagged: The reader was too slow.
@@ -154,23 +158,16 @@ async def follow(capture: Capture, snapshot: Snapshot, lines: int) -> AsyncItera
     try:
         await asyncio.to_thread(cursor.open)
         written = replace(snapshot, unwritten=b"")  # the rest comes when the disk takes it
-        *whole, rest = (await asyncio.to_thread(read_back, written, lines, LONGEST_LINE)).split(b"\n")
-        for line in whole[-lines:] if lines > 0 else ():
-            yield line
+        text = await asyncio.to_thread(read_back, written, lines, LONGEST_LINE)
+        if begin := _last_part(text, lines):
+            yield begin
         while True:
             watcher.arm()
             is_last = capture.is_closed
             data = await asyncio.to_thread(cursor.read)
             if data:
-                *whole, rest = (rest + data).split(b"\n")
-                for line in whole:
-                    yield line
-                if len(rest) > LONGEST_LINE:
-                    yield rest
-                    rest = b""
+                yield data  # not line by line: each piece takes its turn between two other requests
             elif is_last:
-                if rest:
-                    yield rest
                 return
             else:
                 await watcher.wait()

@@ -6,7 +6,9 @@ rotates (`logfile.py`), with an index of instances beside it (`logindex.py`); re
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+import os
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -15,8 +17,9 @@ import structlog
 
 from supervisor.domain.catalog import LogPolicy
 from supervisor.domain.errors import Cannot
+from supervisor.domain.legacy import HandedFifo
 from supervisor.domain.names import InstanceId, MountKey, Seconds, shortened
-from supervisor.host.logcapture import Capture, Snapshot, names_of
+from supervisor.host.logcapture import RETRY_EVERY, Capture, Snapshot, names_of
 from supervisor.host.logfifo import Fifo
 from supervisor.host.logfile import LogFile
 from supervisor.host.logindex import Index
@@ -39,6 +42,8 @@ class Logs:
         self._captures: dict[MountKey, Capture] = {}
         self._pump = Pump(self._log)
         self._waiting: list[Callable[[], None]] = []
+        self._noted: dict[Index, None] = {}
+        """What is to be flushed; the pump's."""
 
     def start(self) -> None:
         self._pump.start()
@@ -49,31 +54,49 @@ class Logs:
         self._pump.stop()
         self._captures.clear()
 
+    def leave(self) -> tuple[HandedFifo, ...]:
+        """Stop, with descriptors that keep what is in the FIFOs until another plugind takes them."""
+        found: list[tuple[Capture, int]] = []
+        for capture in self._captures.values():
+            with suppress(OSError):  # none is left: then it is as after a crash
+                found.append((capture, os.dup(capture.fifo.fd)))
+        self._post_waiting()
+        self._pump.stop(leaves=True)
+        self._captures.clear()
+        return tuple(capture.left(descriptor) for capture, descriptor in found)
+
+    def take(self, handed: Iterable[HandedFifo]) -> None:
+        """Capture what the plugind before this one did."""
+        for fifo in handed:
+            with suppress(OSError, Cannot):  # whoever starts something there will hear of it
+                self._captured(fifo.key, fifo)
+            os.close(fifo.fd)
+
     def set_policy(self, policy: LogPolicy) -> None:
         """Rotate by `policy` from now on."""
         self._policy = policy
         for capture in self._captures.values():
             self._pump.post(partial(capture.set_policy, policy))
 
-    def open(self, key: MountKey) -> int:
-        """The descriptor that a spawn makes the plugin's 1 and 2; ours, and valid until `close`.
+    def open(self, key: MountKey) -> str:
+        """The path that a child of plugind opens read-write as its 1 and 2, valid until `close`.
 
-        From now on what is written there is captured. Call it before each spawn: the number stays the same,
-        but no two instances share the flags of an open file. A log file that cannot be written is no error
+        From now on what is written there is captured. A log file that cannot be written is no error
         here: the plugin runs, and `lost` counts.
 
         Raises:
             Cannot: There is no FIFO to be had.
         """
-        if self._pump.is_stopped:
-            raise Cannot(f"cannot open the log of {key}: shutting down")
-        capture = self._captures.get(key)
+        return self._capture(key).fifo.door
+
+    def attend(self, key: MountKey) -> None:
+        """Capture a mount whose plugin runs already; if there is no FIFO to be had, as soon as there is."""
         try:
-            if capture is None:
-                capture = self._captured(key)
-            return capture.fifo.refreshed()
-        except OSError as error:
-            raise Cannot(f"cannot open the log of {key}: {error}") from error
+            self._capture(key)
+        except Cannot as error:
+            if not self._pump.is_stopped:
+                self._log.warning("log_not_captured", mount=str(key), reason=str(error))
+                asyncio.get_running_loop().call_later(RETRY_EVERY, self.attend, key)
 
     async def drain(self, key: MountKey) -> None:
         """Return when all that was in the FIFO at the call is in the file (or kept, if no disk takes it)."""
@@ -89,6 +112,18 @@ class Logs:
             capture.fifo.unlink()
             self._post_waiting()
             self._pump.post(partial(self._pump.remove, capture))
+
+    def keep_only(self, keys: Collection[MountKey]) -> None:
+        """Remove the FIFOs of all other mounts: a former plugind died before it closed them."""
+        known = {self._fifo(key) for key in keys} | {self._fifo(key) for key in self._captures}
+        for path in self._fifo_dir.glob("*/*.fifo"):
+            if path not in known:
+                try:
+                    path.unlink()
+                except OSError as error:
+                    self._log.warning("fifo_left", path=str(path), reason=str(error))
+                with suppress(OSError):  # of a namespace that has others
+                    path.parent.rmdir()
 
     def mark(self, key: MountKey, instance: InstanceId, what: str, at: Seconds) -> None:
         """Note in the index that here an instance begins (`begin`, before its spawn) or ends (`end`)."""
@@ -111,7 +146,13 @@ class Logs:
     def _post_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
         if waiting and not self._pump.is_stopped:
-            self._pump.post(partial(_call_all, waiting))
+            self._pump.post(*waiting, self._flush)
+
+    def _flush(self) -> None:
+        """In the pump's thread; what was noted in an index meanwhile is written once."""
+        noted, self._noted = self._noted, {}
+        for index in noted:
+            index.flush()
 
     async def tail(self, key: MountKey, lines: int, most_bytes: int = 1 << 20) -> list[bytes]:
         """The last lines, without their newlines, over rotated files too; also of a mount that is gone."""
@@ -126,32 +167,49 @@ class Logs:
         data = await asyncio.to_thread(read_back, snapshot, 4 * lines, _MOST_FOR_ERRORS)
         return shown(last(data, 4 * lines))[-lines:]
 
-    async def follow(self, key: MountKey, lines: int = 10) -> AsyncIterator[bytes]:
-        """The last `lines` lines and then each as it comes, without newlines, over rotation and instances.
+    def follow(self, key: MountKey, lines: int = 10) -> AsyncGenerator[bytes, None]:
+        """The last `lines` lines and then what is written, as it comes, over rotation and instances.
 
-        Ends when the mount is closed. A reader may be slow: it reads files, at its own pace.
+        Also of a mount where nothing runs yet. Ends when the mount is closed. A reader may be slow: it reads
+        files, at its own pace.
 
         Raises:
-            Cannot: The mount has no log.
-            LogLagged: It was so slow that a file was rotated away before it came to it.
+            Cannot: There is no FIFO to be had.
+            LogLagged: From the generator: a file was rotated away before the reader came to it.
         """
-        capture = self._captures.get(key)
-        if capture is None:
-            raise Cannot(f"cannot follow the log of {key}: it is not open")
-        async for line in follow(capture, await self._snapshot(key, None), lines):
-            yield line
+        return self._followed(key, self._capture(key), lines)
+
+    async def _followed(self, key: MountKey, capture: Capture, lines: int) -> AsyncGenerator[bytes, None]:
+        async with aclosing(follow(capture, await self._snapshot(key, None), lines)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     def lost(self, key: MountKey) -> int:
         """Bytes of this mount that no disk took, since this plugind started."""
         capture = self._captures.get(key)
         return 0 if capture is None else capture.lost
 
-    def _captured(self, key: MountKey) -> Capture:
-        fifo = Fifo.opened(self._fifo_dir / key.folder / f"{key.stem}.fifo")
+    def _capture(self, key: MountKey) -> Capture:
+        """The capture of a mount, from now on.
+
+        Raises:
+            Cannot: There is no FIFO to be had.
+        """
+        if self._pump.is_stopped:
+            raise Cannot(f"cannot open the log of {key}: shutting down")
+        try:
+            return self._captures.get(key) or self._captured(key)
+        except OSError as error:
+            raise Cannot(f"cannot open the log of {key}: {error}") from error
+
+    def _captured(self, key: MountKey, handed: HandedFifo | None = None) -> Capture:
+        fifo = Fifo.opened(self._fifo(key))
         path = self._path(key)
         log = self._log.bind(namespace=str(key.namespace), mount=key.shown)
         index = Index(path.with_name(path.name + ".index"), self._policy.keep + 1)
         capture = Capture(key, fifo, LogFile(path, self._policy, index, log), index, log)
+        if handed is not None:
+            capture.resume(handed)
         self._captures[key] = capture
         self._soon(partial(self._pump.add, capture))
         return capture
@@ -159,6 +217,7 @@ class Logs:
     def _mark(self, capture: Capture, instance: InstanceId, what: str, at: Seconds, position: int) -> None:
         self._pump.drain(capture)
         capture.mark(instance, what, at, position)
+        self._noted[capture.index] = None
 
     async def _snapshot(self, key: MountKey, instance: InstanceId | None) -> Snapshot:
         capture = self._captures.get(key)
@@ -176,13 +235,11 @@ class Logs:
 
         return await self._pump.ask(take)
 
+    def _fifo(self, key: MountKey) -> Path:
+        return self._fifo_dir / key.folder / f"{key.stem}.fifo"
+
     def _path(self, key: MountKey) -> Path:
         return self._log_dir / key.folder / f"{key.stem}.log"
-
-
-def _call_all(calls: Iterable[Callable[[], None]]) -> None:
-    for call in calls:
-        call()
 
 
 def shown(lines: Iterable[bytes]) -> list[str]:

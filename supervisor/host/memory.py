@@ -21,6 +21,9 @@ from supervisor.host.wholefile import free_name, read_whole, remove_strays, writ
 FORMAT: Final = 1
 MOST_BYTES: Final = 256 << 20
 SOON: Final[Seconds] = 0.05
+SHARE: Final = 20
+"""A write comes no sooner than so many times what the last one took: it is always of all mounts."""
+LATEST: Final[Seconds] = 2.0
 LATER: Final[Seconds] = 5.0
 """When a write that failed is tried again."""
 
@@ -60,6 +63,8 @@ class Memory:
         self._change = 0
         self._on_disk = 0
         self._troubled = False
+        self._took: Seconds = 0.0
+        """The last write, and what it was made of."""
         self._changed = asyncio.Event()
         self._flushing = asyncio.Lock()
         self._writing = threading.Lock()
@@ -114,6 +119,7 @@ class Memory:
         async with self._flushing:
             if self._on_disk >= wanted:
                 return
+            began = asyncio.get_running_loop().time()
             change, lines = self._change, list(self._lines.values())
             try:
                 await asyncio.to_thread(self._write, change, lines)
@@ -123,6 +129,7 @@ class Memory:
                 self._troubled = True
             else:
                 self._troubled = False
+            self._took = asyncio.get_running_loop().time() - began
 
     async def run(self) -> None:
         """Write what changes, soon after it did, for as long as the daemon lives.
@@ -133,7 +140,8 @@ class Memory:
         while True:
             await self._changed.wait()
             gathered = asyncio.Event()
-            timer = loop.call_later(LATER if self._troubled else SOON, gathered.set)
+            soon = min(max(SOON, SHARE * self._took), LATEST)
+            timer = loop.call_later(LATER if self._troubled else soon, gathered.set)
             try:
                 await gathered.wait()
             finally:
@@ -156,16 +164,16 @@ class Memory:
             self._on_disk = change
 
     def _copied_aside(self, data: bytes) -> str:
-        place = free_name(self._path.with_name(f"{self._path.name}.damaged"))
         try:
+            place = free_name(self._path.with_name(f"{self._path.name}.damaged"))
             write_whole(place, data, durable=True)
-        except Cannot as error:
-            return str(error)
+        except (Cannot, OSError) as error:
+            return f"it could not be set aside: {error}"
         return f"it is kept as {place}"
 
     def _moved_aside(self) -> str:
-        place = free_name(self._path.with_name(f"{self._path.name}.damaged"))
         try:
+            place = free_name(self._path.with_name(f"{self._path.name}.damaged"))
             self._path.rename(place)
         except OSError as error:
             return f"it could not be set aside: {error.strerror}"

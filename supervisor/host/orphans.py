@@ -15,13 +15,14 @@ import os
 import resource
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from supervisor.domain.errors import Cannot
 from supervisor.domain.names import InstanceId, Seconds
+from supervisor.host.cgroup import Cgroup
 from supervisor.host.identity import SCARCE, Scarce, children_of, is_alive, start_ticks
 from supervisor.host.processes import Children, reap_orphan
 
@@ -46,6 +47,7 @@ class Mark:
     """Started by a former daemon: its orphans went to init, not to us."""
     since: int = 0
     """Start ticks of the main process, where they are known."""
+    cgroup: Cgroup | None = field(default=None, compare=False)
 
 
 class Marks:
@@ -72,6 +74,9 @@ class Marks:
         """An adopted instance has it."""
         self._used.add(number)
 
+    def is_used(self, number: int) -> bool:
+        return number in self._used
+
     def give_back(self, number: int) -> None:
         self._used.discard(number)
 
@@ -84,7 +89,7 @@ class Orphans:
         self._waiting: dict[Mark, list[asyncio.Future[list[int]]]] = {}
         self._next_look: Seconds = 0.0
         self._dead: set[tuple[int, int]] = set()
-        """Zombies of adopted instances that were seen, by pid and start."""
+        """Zombies that others have to reap and that were seen, by pid and start."""
 
     async def of(self, mark: Mark) -> list[int]:
         """Pids of orphans of the instance; those that were dead already are reaped, and nobody next time.
@@ -122,12 +127,13 @@ class Orphans:
         by_number = {mark.number: mark for mark in marks if mark.number}
         by_name = {mark.instance: mark for mark in marks}
         by_session = {mark.session: mark for mark in marks if mark.session}
+        self._dead = {(pid, ticks) for pid, ticks in self._dead if start_ticks(pid) == ticks}
         for pid in self._children.orphans():
             # whose first: one that is dead may just have left a child that `ours` does not have yet
             mark = _whose(pid, by_number, by_name, by_session)
-            if mark is not None:
+            is_reaped = reap_orphan(pid)
+            if mark is not None and (is_reaped or self._counts(pid)):
                 found[mark].append(pid)
-            reap_orphan(pid)
         for pid in self._children.helpers():
             mark = _whose(pid, by_number, by_name, {})
             if mark is not None:
@@ -143,21 +149,27 @@ class Orphans:
         found: list[tuple[int, Mark]] = []
         for _ in range(_TRIES):
             found, vanished = [], False
-            known, self._dead = self._dead, set()
             for pid in self._children.others(_all_pids() - ours):
                 mark = strangers.whose(pid)
                 ticks = None if mark is None else start_ticks(pid)
                 vanished = vanished or (mark is None and not os.path.lexists(f"/proc/{pid:d}"))
-                if mark is None or ticks is None:
-                    continue
-                if not is_alive(pid):  # counts once: it may just have left a child, and init may never reap
-                    self._dead.add((pid, ticks))
-                    if (pid, ticks) in known:
-                        continue
-                found.append((pid, mark))
+                if mark is not None and ticks is not None and self._counts(pid):
+                    found.append((pid, mark))
             if found or not vanished:
                 break
         return found
+
+    def _counts(self, pid: int) -> bool:
+        """Whether it lives; one that is dead counts once, as it may just have left a child.
+
+        It may stay for ever: a zombie that init never reaps, or that a debugger does not let go of.
+        """
+        ticks = start_ticks(pid)
+        if ticks is None or is_alive(pid):
+            return ticks is not None
+        is_known = (pid, ticks) in self._dead
+        self._dead.add((pid, ticks))
+        return not is_known
 
 
 class Strangers:
@@ -169,7 +181,7 @@ class Strangers:
         self._by_session = {mark.session: mark for mark in marks if mark.session}
 
     def whose(self, pid: int) -> Mark | None:
-        by_session = self._by_session.get(_session_of(pid))
+        by_session = _by_session(pid, self._by_session)
         by_number = self._by_number.get(number_of(pid))
         environ = environ_of(pid)
         name = environ.get(MARK_VARIABLE.encode())
@@ -203,15 +215,49 @@ def _whose(
     name = instance_of(pid)
     if name in by_name:
         return by_name[name]
-    return by_session.get(_session_of(pid))
+    return _by_session(pid, by_session)
+
+
+def _by_session(pid: int, marks: Mapping[int, Mark]) -> Mark | None:
+    """The mark of the session that a process is in: the instance's, not a later one of the same number."""
+    mark = marks.get(_session_of(pid))
+    if mark is None:
+        return None
+    leader = start_ticks(mark.session)
+    return mark if leader is None or not mark.since or leader == mark.since else None
 
 
 def number_of(pid: int) -> int:
-    """The number that a process is marked with, or any other limit of its own; 0 where it is nobody's."""
+    """The number that a process is marked with, or any other limit of its own; 0 where it is nobody's.
+
+    Raises:
+        Scarce: No descriptor is left.
+    """
     try:
         return resource.prlimit(pid, resource.RLIMIT_MSGQUEUE)[0]
+    except PermissionError:  # of another user: root in a container may not ask, but anybody may read
+        return _number_told(pid)
     except OSError:
         return 0
+
+
+def _number_told(pid: int) -> int:
+    """The same as proc(5) tells everybody in /proc/PID/limits."""
+    try:
+        with open(f"/proc/{pid:d}/limits", "rb", buffering=0) as file:  # noqa: PTH123 - no file of anybody's
+            text = file.readall()
+    except OSError as error:
+        if error.errno in SCARCE:
+            raise Scarce(f"cannot read /proc/{pid:d}/limits: {error.strerror}") from error
+        return 0
+    soft = text.partition(b"Max msgqueue size")[2].split(maxsplit=1)[:1]
+    return int(soft[0]) if soft and soft[0].isdigit() else 0
+
+
+def mark_of(pid: int) -> int:
+    """The same, and 0 where it has what every other process has."""
+    number = number_of(pid)
+    return 0 if number == resource.getrlimit(resource.RLIMIT_MSGQUEUE)[0] or number >= _NO_LIMIT else number
 
 
 def _session_of(pid: int) -> int:

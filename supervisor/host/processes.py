@@ -13,11 +13,20 @@ from typing import Final
 from supervisor.domain.errors import Cannot
 from supervisor.domain.events import Exit
 from supervisor.host.childsignal import ChildSignal
-from supervisor.host.identity import Scarce, children_of_thread, is_alive, start_ticks
+from supervisor.host.identity import (
+    Scarce,
+    children_of,
+    children_of_thread,
+    is_alive,
+    start_ticks,
+    wait_status,
+)
 
 ORPHANS_SOON: Final = 1.0
 """Seconds until zombies that are nobody's main process are reaped: they cost a table entry, no more."""
-HELD_BY_TRACER: Final = 0.05
+NOT_YET: Final = 0.05
+LOOKS: Final = 10
+"""How often to look whether a tracer let go of a dead process; then it may keep the zombie."""
 
 
 class Handle:
@@ -67,12 +76,23 @@ class Handle:
             raise Cannot(f"cannot signal pid {self.pid}: {error.strerror}") from error
         return True
 
+    def is_there(self) -> bool:
+        """Whether its pid is still its own: it may be dead, but nobody has reaped it."""
+        return start_ticks(self.pid) == self.ticks
+
     async def ended(self, seconds: float) -> bool:
-        """Wait until the process is dead (it may be a zombie), at most `seconds`; whether it is."""
+        """Wait until the process is dead (it may be a zombie), at most `seconds`; whether it is.
+
+        Raises:
+            Scarce: There is no memory or watch for it.
+        """
         loop = asyncio.get_running_loop()
         dead: asyncio.Future[bool] = loop.create_future()
-        timer = loop.call_later(seconds, _resolve, dead, False)  # noqa: FBT003 - the value of the future
-        loop.add_reader(self.pidfd, _resolve, dead, True)  # noqa: FBT003
+        try:
+            loop.add_reader(self.pidfd, _resolve, dead, True)  # noqa: FBT003 - the value of the future
+        except OSError as error:
+            raise Scarce(f"cannot watch pid {self.pid}: {error.strerror}") from error
+        timer = loop.call_later(seconds, _resolve, dead, False)  # noqa: FBT003
         try:
             return await dead
         finally:
@@ -99,7 +119,9 @@ class Main:
         self._loop = asyncio.get_running_loop()
         self._exit: asyncio.Future[Exit] = self._loop.create_future()
         self._retry: asyncio.TimerHandle | None = None
-        self._loop.add_reader(handle.pidfd, self.reap)
+        self._is_held = False
+        self._looks = 0
+        self._watch()
 
     @property
     def is_dead(self) -> bool:
@@ -114,33 +136,65 @@ class Main:
     def reap(self) -> None:
         """Take the exit status of a process that is dead.
 
-        Source: waitid(2); of one that is no child of ours the kernel tells no status.
+        Source: waitpid(2); of one that is no child of ours the kernel tells no status.
         """
         if self._exit.done():
             return
-        status = Exit()
-        if self._is_child:
-            try:
-                result = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG)
-            except ChildProcessError:
-                result = None
-            else:
-                if result is None:
-                    self._look_later()
-                    return
-            if result is not None:
-                killed = result.si_code in {os.CLD_KILLED, os.CLD_DUMPED}
-                status = Exit(signal=result.si_status) if killed else Exit(code=result.si_status)
-        elif is_alive(self.pid) and start_ticks(self.pid) == self.handle.ticks:
+        if self._is_held:
+            self._loop.remove_reader(self.handle.pidfd)
+            return
+        status = self._status_of_child() if self._is_child else self._status_of_stranger()
+        if status is None:
             return
         self._loop.remove_reader(self.handle.pidfd)
         self._children.forget(self)
         self._exit.set_result(status)
 
+    def _status_of_child(self) -> Exit | None:
+        """None where it cannot be had yet."""
+        try:
+            pid, word = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            return Exit()
+        if not pid and self._looks < LOOKS:
+            self._look_later()
+            return None
+        if not pid:  # it is dead all the same, and its pid is nobody else's while it is kept
+            word = wait_status(self.pid)
+            self._children.reap_later(self.pid)
+            if not word:  # what is hidden from us reads 0
+                return Exit()
+        code = os.waitstatus_to_exitcode(word)
+        return Exit(signal=-code) if code < 0 else Exit(code=code)
+
+    def _status_of_stranger(self) -> Exit | None:
+        """None where it is not dead, or cannot be seen now that it is."""
+        try:
+            return None if is_alive(self.pid) and start_ticks(self.pid) == self.handle.ticks else Exit()
+        except Scarce:
+            self._look_later()
+            return None
+
+    def hold(self) -> None:
+        """Do not reap it for now: while its pid is written somewhere, it must not become another's."""
+        self._is_held = True
+
+    def release(self) -> None:
+        self._is_held = False
+        if not self._exit.done():
+            self._watch()
+
+    def _watch(self) -> None:
+        try:
+            self._loop.add_reader(self.handle.pidfd, self.reap)
+        except OSError:  # no memory or no watch for it just now: it runs all the same
+            self._retry = self._loop.call_later(NOT_YET, self._watch)
+
     def _look_later(self) -> None:
-        """Dead, but a tracer has not let go of it: its pidfd would wake the loop without end."""
+        """Its status cannot be had yet (a tracer has not let go of it), and its pidfd wakes without end."""
         self._loop.remove_reader(self.handle.pidfd)
-        self._retry = self._loop.call_later(HELD_BY_TRACER, self.reap)
+        self._looks += 1
+        self._retry = self._loop.call_later(NOT_YET, self.reap)
 
     def close(self) -> None:
         if self._retry is not None:
@@ -163,6 +217,8 @@ class Children:
         self._names: set[bytes] = set()
         """The pids of `_mains` as the kernel writes them: most of what a look reads is compared as text."""
         self._helpers: set[int] = set()
+        self._zombies: set[int] = set()
+        """Main processes that a tracer does not let go of."""
         self._signal: ChildSignal | None = None
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -192,27 +248,32 @@ class Children:
             self._names.discard(b"%d" % main.pid)
             self._helpers.discard(main.pid)
 
-    def abandon(self, main: Main) -> None:
-        """Nobody waits for it any more; it is reaped like an orphan."""
-        self.forget(main)
-        main.close()
-        self._noticed()
-
     def all(self) -> list[int]:
-        """Children of plugind."""
-        return list(map(int, self._own()))
+        """Children of plugind, whichever of its threads started them."""
+        return children_of(os.getpid())
 
     def orphans(self) -> list[int]:
-        """Children of plugind that are no main process: plugins had them, and died or let them go."""
-        return list(map(int, set(self._own()) - self._names))
+        """Children of plugind that are no main process: plugins had them, and died or let them go.
 
-    def _own(self) -> list[bytes]:
-        own = os.getpid()  # it forks in its main thread only, and orphans come to that one too
-        return children_of_thread(own, own)
+        They come to the thread of the loop, and what plugind starts hangs below another (`launcher.py`);
+        but of a former program in this process all came to this one.
+        """
+        own = os.getpid()
+        return [int(pid) for pid in children_of_thread(own, own) if pid not in self._names]
 
     def others(self, pids: Iterable[int]) -> list[int]:
         """Those of `pids` that are no main process."""
         return [pid for pid in pids if pid not in self._mains]
+
+    def leads(self, pid: int) -> bool:
+        """Whether the session that `pid` is in is that of a main process."""
+        try:
+            return os.getsid(pid) in self._mains
+        except OSError:
+            return False
+
+    def reap_later(self, pid: int) -> None:
+        self._zombies.add(pid)
 
     def helpers(self) -> list[int]:
         """Those whose status somebody waits for, and that end with their instance all the same."""
@@ -223,20 +284,24 @@ class Children:
             self._sweep = asyncio.get_running_loop().call_later(ORPHANS_SOON, self._reap_orphans)
 
     def _reap_orphans(self) -> None:
-        # one sweep a second at most: the kernel walks all children to find a dead one
+        # one sweep a second at most
         self._sweep = None
-        while True:
-            try:
-                dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if dead is None:
-                return
-            main = self._mains.get(dead.si_pid)
-            if main is not None:
-                main.reap()
-            else:
-                reap_orphan(dead.si_pid)
+        self._zombies -= {pid for pid in self._zombies if reap_orphan(pid)}
+        try:
+            for pid in self.orphans():
+                reap_orphan(pid)
+        except Scarce:
+            self._noticed()
+
+
+async def moment() -> None:
+    """Let others give descriptors back."""
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    timer = asyncio.get_running_loop().call_later(NOT_YET, over.set_result, None)
+    try:
+        await over
+    finally:
+        timer.cancel()
 
 
 def reap_orphan(pid: int) -> bool:

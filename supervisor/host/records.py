@@ -5,6 +5,8 @@ What a record means for a mount (adopt, kill, leave alone) is decided in `engine
 The folder is on tmpfs and written at every start of a process, so nothing is synced to a disk.
 """
 
+import errno
+import os
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,7 +15,7 @@ import msgspec
 from supervisor.domain.catalog import Identity, Launch
 from supervisor.domain.errors import BadRequest, Cannot
 from supervisor.domain.names import InstanceId, MountKey, Namespace
-from supervisor.host.identity import current_boot_id
+from supervisor.host.identity import current_boot_id, is_scarcity
 from supervisor.host.wholefile import (
     free_name,
     read_whole,
@@ -116,15 +118,21 @@ class InstanceRecords:
         """
         path = self._path(instance)
         try:
-            path.unlink(missing_ok=True)
+            os.unlink(path)  # noqa: PTH108 - a name, on the path of every stop
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise refusal("remove", path, error) from error
 
     def load(self) -> tuple[list[InstanceRecord], list[str]]:
         """Every record of this boot that can be believed, and what is wrong with the others.
 
-        The others are moved to `set-aside/`, where people may look at them. Never raises: whatever
-        a crash or a disk left here, the daemon starts, and finds instances without records by their marks.
+        The others are moved to `set-aside/`, where people may look at them. Whatever a crash or a disk
+        left here, the daemon starts, and finds instances without records by their environments.
+
+        Raises:
+            Cannot: A descriptor or memory is missing just now, or the disk does not tell which there are:
+                nothing is wrong with the records, and who runs must not end for that.
         """
         records: list[InstanceRecord] = []
         troubles: list[str] = []
@@ -132,6 +140,8 @@ class InstanceRecords:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             paths = sorted(self._folder.iterdir())
         except OSError as error:
+            if is_scarcity(error) or error.errno == errno.EIO:
+                raise refusal("read", self._folder, error) from error
             return [], [str(refusal("read", self._folder, error))]
         remove_strays(self._folder)
         for path in paths:
@@ -140,11 +150,16 @@ class InstanceRecords:
             try:
                 records.append(_believed(path))
             except Cannot as error:
+                if isinstance(error.__cause__, OSError) and (again := _read_again(path)) is not None:
+                    records.append(again)
+                    continue
+                if is_scarcity(error):
+                    raise
                 troubles.append(f"{error}; {self._set_aside(path)}")
         return records, troubles
 
-    def _path(self, instance: InstanceId) -> Path:
-        return self._folder / f"{instance}.json"
+    def _path(self, instance: InstanceId) -> str:
+        return f"{self._folder}/{instance}.json"
 
     def _set_aside(self, path: Path) -> str:
         folder = self._folder / SET_ASIDE
@@ -175,6 +190,14 @@ def _believed(path: Path) -> InstanceRecord:
     if record.boot_id != current_boot_id():
         raise Cannot(f"cannot use {path}: it is from an earlier boot")
     return record
+
+
+def _read_again(path: Path) -> InstanceRecord | None:
+    """A disk that failed once may do it the next time, and there is a life at stake."""
+    try:
+        return _believed(path)
+    except Cannot:
+        return None
 
 
 def _keep_newest(folder: Path, most: int) -> None:

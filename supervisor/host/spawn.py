@@ -5,6 +5,7 @@ no inherited descriptors but 0, 1 and 2, an empty signal mask, default handlers,
 cwd `/` (plugind's own, set in daemon.py), and a clean environment.
 """
 
+import asyncio
 import errno
 import grp
 import os
@@ -15,23 +16,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
-from supervisor.domain.catalog import FromFile, Identity, Launch, Limits
+from supervisor.domain.catalog import FromFile, Identity, Launch
 from supervisor.domain.errors import Cannot, SpawnRefused
 from supervisor.domain.events import Instance
 from supervisor.domain.names import MountKey
+from supervisor.host.launcher import Launcher
 from supervisor.host.orphans import MARK_VARIABLE, Marks
-from supervisor.host.processes import Handle
+from supervisor.host.posixspawn import Program
+from supervisor.host.processes import Handle, moment
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-SIGNALS: Final = tuple(
-    number for number in signal.valid_signals() if number not in {signal.SIGKILL, signal.SIGSTOP}
-)
 TRANSIENT: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+PATIENCE: Final = 1.0
+"""Seconds in which a descriptor has to be found for what was started."""
 RESERVE: Final = 16
 """Descriptors that no start takes: for the control socket, files and looks into /proc."""
-LIMIT_OPTIONS: Final = ("nofile", "nproc", "core")
+EACH: Final = 2
+"""Descriptors that a start under way has still to take: its pidfd, and one for its log file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +76,6 @@ def own_account() -> Account:
     return Account(os.geteuid(), os.getegid(), home)
 
 
-def unsupported(launch: Launch) -> str | None:
-    """What this version cannot give a process, or None."""
-    for name in ("memory", "cpu", "pids"):
-        if getattr(launch.limits, name) is not None:
-            return f"limits.{name} needs a cgroup, and this version of plugind makes none"
-    if launch.listen:
-        return "held listeners (`listen`) are not supported by this version"
-    return None
-
-
 def environment(
     key: MountKey, instance: Instance, account: Account, folder: str, extra: Mapping[str, str]
 ) -> dict[str, str]:
@@ -112,66 +105,52 @@ def _read_value(name: str, value: FromFile) -> str:
     return text.removesuffix("\n")
 
 
-def command_line(launch: Launch, account: Account) -> list[str]:
-    """argv, with what has to happen before the exec in front of it.
-
-    Source: prlimit(1), setpriv(1), both of util-linux; sh(1) for the folder.
-    """
-    argv = [launch.command, *launch.args]
-    if (account.uid, account.gid) != (os.geteuid(), os.getegid()):
-        groups = ["--init-groups"] if launch.user is not None else ["--keep-groups"]
-        argv = ["/usr/bin/setpriv", f"--reuid={account.uid}", f"--regid={account.gid}", *groups, "--", *argv]
-    options = _limit_options(launch.limits)
-    if options:
-        argv = ["/usr/bin/prlimit", *options, "--", *argv]
-    if launch.cwd != "/":
-        argv = ["/bin/sh", "-c", 'cd "$0" && exec "$@"', launch.cwd, *argv]
-    return argv
-
-
-def _limit_options(limits: Limits) -> list[str]:
-    values = ((name, getattr(limits, name)) for name in LIMIT_OPTIONS)
-    return [f"--{name}={value}" for name, value in values if value is not None]
-
-
 class Spawner:
     """Starts processes; between them plugind's own limits are what they were."""
 
-    def __init__(self, marks: Marks) -> None:
-        self._marks = marks
+    def __init__(self, marks: Marks, plugin_files: tuple[int, int] | None = None) -> None:
+        """`plugin_files` is the limit of descriptors for plugins, where plugind's own is raised already."""
+        self._launcher = Launcher(marks.own)
         self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._plugin_files = self._files
-        self._null = self._low = -1
+        self.plugin_files = plugin_files or self._files
+        self._null = -1
+        self._under_way = 0
 
-    def raise_own_limit(self) -> None:
+    def open(self) -> None:
         """Raise plugind's own limit of descriptors to the hard one; plugins get the original."""
         hard = self._files[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self._files = (hard, hard)
         self._null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        self._low = os.dup(self._null)
+        self._launcher.start()
 
     def close(self) -> None:
-        if self._low >= 0:
-            os.close(self._low)
+        if self._null >= 0:
+            self._launcher.stop()
             os.close(self._null)
-            self._null = self._low = -1
+            self._null = -1
 
-    def spawn(self, argv: list[str], env: Mapping[str, str], output: int, mark: int) -> Handle:
-        """Start `argv`, whose stdout and stderr are the descriptor `output`.
+    async def spawn(self, argv: list[str], env: Mapping[str, str], output: str, mark: int) -> Handle:
+        """Start `argv`, whose stdout and stderr are `output`, opened read-write by the child.
 
         Raises:
             SpawnRefused: No process came to be.
 
-        Source: posix_spawn(3); setrlimit(2) for the mark and the limit of descriptors.
+        Source: posix_spawn(3).
         """
-        if self._low < 0 or output < self._plugin_files[0]:
-            return self._spawn(argv, env, output, mark)
-        os.dup2(output, self._low, inheritable=False)  # posix_spawn refuses numbers above the soft limit
+        program = Program(argv, env, output)
+        self._under_way += 1
         try:
-            return self._spawn(argv, env, self._low, mark)
+            if self._files == self.plugin_files:
+                pid = await self._launcher.launch(program, mark)
+            else:  # plugind has another limit than plugins for a moment: nothing else may open anything then
+                pid = self._launcher.launch_now(program, mark, (self._files, self.plugin_files))
+        except OSError as error:
+            transient = error.errno in TRANSIENT
+            raise SpawnRefused(f"cannot start {argv[0]}: {error.strerror}", transient=transient) from error
         finally:
-            os.dup2(self._null, self._low, inheritable=False)
+            self._under_way -= 1
+        return await _handle(pid)
 
     def keep_reserve(self, command: str) -> None:
         """Return if there are descriptors for a start: who should mend a want of them has to be let in.
@@ -186,48 +165,30 @@ class Spawner:
         except OSError as error:
             raise SpawnRefused(f"cannot start {command}: {error.strerror}", transient=True) from error
         os.close(free)
-        if free >= self._files[0] - RESERVE:
+        if free + EACH * self._under_way >= self._files[0] - RESERVE:
             raise SpawnRefused(f"cannot start {command}: too few descriptors are left", transient=True)
 
-    def _spawn(self, argv: list[str], env: Mapping[str, str], output: int, mark: int) -> Handle:
-        actions = (
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, output, 1),
-            (os.POSIX_SPAWN_DUP2, output, 2),
-        )
-        own, hard = self._marks.own
-        raised = self._files != self._plugin_files
+
+async def _handle(pid: int) -> Handle:
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while True:
         try:
-            if mark:
-                resource.setrlimit(resource.RLIMIT_MSGQUEUE, (mark, hard))
-            if raised:
-                resource.setrlimit(resource.RLIMIT_NOFILE, self._plugin_files)
-            pid = os.posix_spawn(
-                argv[0], argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=SIGNALS
-            )
-        except OSError as error:
-            transient = error.errno in TRANSIENT
-            raise SpawnRefused(f"cannot start {argv[0]}: {error.strerror}", transient=transient) from error
-        except ValueError as error:
-            raise SpawnRefused(f"cannot start {argv[0]}: {error}") from error
-        finally:
-            if mark:
-                resource.setrlimit(resource.RLIMIT_MSGQUEUE, (own, hard))
-            if raised:
-                resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
-        return _handle(pid)
+            handle = Handle.open(pid)
+        except Cannot as error:
+            if asyncio.get_running_loop().time() < deadline:
+                await moment()
+                continue
+            _end(pid, error)
+        if handle is None:
+            raise SpawnRefused(f"pid {pid} vanished: somebody else reaps the children of plugind")
+        return handle
 
 
-def _handle(pid: int) -> Handle:
-    try:
-        handle = Handle.open(pid)
-    except Cannot as error:
-        os.kill(pid, signal.SIGKILL)  # noqa: TID251 - our own child, not reaped yet: the pid cannot be another's
-        os.waitpid(pid, 0)
-        raise SpawnRefused(f"cannot watch what was started: {error}", transient=True) from error
-    if handle is None:
-        raise SpawnRefused(f"pid {pid} vanished: somebody else reaps the children of plugind")
-    return handle
+def _end(pid: int, error: Cannot) -> NoReturn:
+    """Nobody could watch it: better none."""
+    os.kill(pid, signal.SIGKILL)  # noqa: TID251 - our own child, not reaped yet: the pid cannot be another's
+    os.waitpid(pid, 0)
+    raise SpawnRefused(f"cannot watch what was started: {error}", transient=True) from error
 
 
 def check_identity(command: str, identity: Identity | None) -> None:
@@ -239,7 +200,7 @@ def check_identity(command: str, identity: Identity | None) -> None:
     if identity is None:
         return
     try:
-        found = Path(command).stat()
+        found = os.stat(command)  # noqa: PTH116 - on the path of every start
     except OSError as error:
         raise SpawnRefused(f"cannot start {command}: {error.strerror}") from error
     now = Identity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -21,7 +21,7 @@ _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLO
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
-def write_whole(path: Path, data: bytes, *, mode: int = 0o600, durable: bool) -> None:
+def write_whole(path: Path | str, data: bytes, *, mode: int = 0o600, durable: bool) -> None:
     """Put `data` at `path`: afterwards, and after a crash at any instant, it is the old or the new content.
 
     A link, FIFO or socket at `path` is replaced, not followed. With `durable` the content and its name
@@ -31,14 +31,14 @@ def write_whole(path: Path, data: bytes, *, mode: int = 0o600, durable: bool) ->
         Cannot: The kernel refused; the old content is still there and no temporary file is left.
     """
     try:
-        temporary = _written_beside(path, data, mode, durable=durable)
+        temporary = _written_beside(os.fspath(path), data, mode, durable=durable)
         try:
-            temporary.rename(path)
+            os.rename(temporary, path)  # noqa: PTH104 - names, on the path of every start
         except BaseException:
             unlink_quietly(temporary)
             raise
         if durable:
-            sync_folder(path.parent)
+            sync_folder(Path(path).parent)
     except OSError as error:
         raise refusal("write", path, error) from error
 
@@ -104,18 +104,32 @@ def remove_strays(folder: Path) -> None:
 def free_name(path: Path) -> Path:
     """`path`, or the first of `path.1`, `path.2` … that is not taken."""
     names = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
-    return next(name for name in itertools.chain([path], names) if not os.path.lexists(name))
+    return next(name for name in itertools.chain([path], names) if not is_there(name))
 
 
-def refusal(verb: str, path: Path, error: OSError) -> Cannot:
+def is_there(path: Path) -> bool:
+    """Whether anything has this name. Not `lexists`, which says no to whatever it could not find out.
+
+    Raises:
+        OSError: It could not be found out.
+    """
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def refusal(verb: str, path: Path | str, error: OSError) -> Cannot:
     """What the kernel said about `path`, as the error that leaves this package."""
     return Cannot(f"cannot {verb} {path}: {error.strerror or error}")
 
 
-def _written_beside(path: Path, data: bytes, mode: int, *, durable: bool) -> Path:
+def _written_beside(path: str, data: bytes, mode: int, *, durable: bool) -> str:
+    folder, slash, name = path.rpartition("/")
     while True:
         # a name of its own per call: two writers of one path must never share a half-written file
-        temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_COUNTER)}.tmp")
+        temporary = f"{folder}{slash}.{name}.{os.getpid()}-{next(_COUNTER)}.tmp"
         try:
             descriptor = os.open(temporary, _CREATE, mode)
             break
@@ -136,7 +150,7 @@ def _written_beside(path: Path, data: bytes, mode: int, *, durable: bool) -> Pat
     return temporary
 
 
-def unlink_quietly(path: Path) -> None:
+def unlink_quietly(path: Path | str) -> None:
     """Remove what can be removed; for names that nobody misses."""
     with suppress(OSError):
-        path.unlink()
+        os.unlink(path)  # noqa: PTH108 - names, as above

@@ -7,6 +7,7 @@ tests/benchmarks/bench_logs.py [FOLDER]
 """
 
 import asyncio
+import os
 import resource
 import subprocess
 import sys
@@ -42,12 +43,13 @@ async def captured(folder: Path, source: Path, block: int) -> tuple[float, float
     logs = Logs(folder / "run", folder / "log", LogPolicy())
     logs.start()
     key = MountKey(ROOT, "auth/mock")
-    fd = logs.open(key)
+    fd = os.open(logs.open(key), os.O_RDWR)
     await logs.drain(key)
     before = cpu()
     took = write(source, block, fd)
     await logs.drain(key)
     used = cpu() - before
+    os.close(fd)
     logs.close(key)
     logs.stop()
     return took, used

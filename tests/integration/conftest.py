@@ -10,6 +10,12 @@ import pytest
 from harness import Plugind, processes_below
 
 
+def cgroups_of(daemon: Plugind) -> set[str]:
+    """Those that plugind told of at its starts and that are still there."""
+    told = {entry["cgroups"].rpartition(" ")[2] for entry in daemon.log if entry["event"] == "daemon_started"}
+    return {name for name in told if name.startswith("/") and Path(name).exists()}
+
+
 @contextmanager
 def lent(folder: Path) -> Iterator[Plugind]:
     """A plugind in `folder`, not started; afterwards it is stopped, and told no traceback meanwhile."""
@@ -23,8 +29,10 @@ def lent(folder: Path) -> Iterator[Plugind]:
         with os.fdopen(os.pidfd_open(pid)) as handle:
             signal.pidfd_send_signal(handle.fileno(), signal.SIGKILL)
     assert not left, f"left behind: {left}"
+    assert not cgroups_of(daemon), "a cgroup was left behind"
     broken = [entry for entry in daemon.log if "exception" in entry or "Traceback" in entry.get("text", "")]
-    assert not broken, f"plugind told of broken code: {broken}"
+    said = "\n".join(entry["text"].rstrip() for entry in daemon.log if entry["event"] == "stderr")
+    assert not broken, f"plugind told of broken code: {broken}\n{said}"
 
 
 @pytest.fixture
@@ -40,11 +48,16 @@ def shared_plugind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plugind
         yield daemon
 
 
+def mounts_below(folder: Path) -> list[str]:
+    """Others on this machine mount and unmount meanwhile."""
+    return [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No process, mount or cgroup outlives the run."""
-    mounts = Path("/proc/self/mounts").read_text()
+    folder = tmp_path_factory.getbasetemp()
     yield
-    left = processes_below(tmp_path_factory.getbasetemp())
+    left = processes_below(folder)
     assert not left, f"processes left behind: {left}"
-    assert Path("/proc/self/mounts").read_text() == mounts, "a mount was left behind"
+    assert not mounts_below(folder), "a mount was left behind"

@@ -1,218 +1,200 @@
-"""SIGKILL plugind at a system call of a scenario, start it again, and ask the processes themselves.
+"""plugind dies, or is refused, at system call 1, 2, 3 … of a scenario; then the processes are asked.
 
-    python tests/integration/crash_points.py SCENARIO MOST [SEED]
+    python tests/integration/crash_points.py [--scenario NAME]... [--only KIND]... [--most N] [--errors N]
+                                             [--seed S]... [--jobs J] [--at N [--variant NAME]]
 
-The scenario runs once to learn its system calls; then MOST of them are tried, chosen by SEED (0: in order).
-At each strace kills the daemon, a new one starts, and then every mount has exactly one instance, nothing
-else of any instance is alive, and the decoy lives. Prints points and violations.
+A point is a scenario, a variant of its settings, and the number of a system call, counted over all threads
+from the begin of the scenario: there the daemon is killed (`kill`), or the call fails with ENOSPC, EMFILE,
+ENOMEM, EAGAIN or EIO, where it can (`injected.py`), and at every fourth point the next ones with it. How
+many there are is found by a run in which nothing happens. After a kill the next plugind starts; after an
+error the same one has to come to rights by itself, and then the next one, after a kill. Every promise is
+looked at by the oracles of `stage.py` and `points.py`. `--most` and `--errors` are how many kills and how
+many errors of each scenario are tried; 0, the default: all; -1: none. Several seeds choose a part each.
+
+Prints points, hits and violations of each scenario and kind; fewer than 1,000 points for reload, or less
+than seven hits for ten of them, is a failure of this driver, and its exit status.
 """
 
-import http.client
+import argparse
+import itertools
+import json
 import os
 import random
-import re
 import signal
-import subprocess
 import sys
-import tempfile
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Final, TypeVar
 
-from harness import Plugind, is_alive, processes_below
+import injected
+from points import Point, Tally, name_of, one_point
+from scenarios import SCENARIOS, VARIANTS, VARIED, acted
+from stage import Broken, Stage
+from tracer import Aim
 
-MOUNTS = 3
-FORKS = "#!/bin/sh\n(trap '' TERM; setsid sleep 1000) &\nexec sleep 1000\n"
-ENDS = "#!/bin/sh\nexit 3\n"
-SETTINGS = "stop: {timeout: 200ms}\nrestart: {backoff: 10ms}"
-
-
-def stop(plugind: Plugind) -> None:
-    plugind.call("POST", "supervisor/stop/auth/m0")
-
-
-def start(plugind: Plugind) -> None:
-    plugind.call("POST", "supervisor/start/auth/m0")
+LEAST: Final = 1000
+"""Points of reload; fewer would be a driver that does not do its work."""
+KINDS: Final = {name_of(number): number for number in (0, *injected.RULES)}
+T = TypeVar("T")
+Share = tuple[str, list[Point]]
+"""A variant, and points of it."""
 
 
-def apply(plugind: Plugind) -> None:
-    plugind.call("POST", "supervisor/apply", {})
+def counted(scenario: str, variant: str) -> dict[str, int]:
+    """System calls of the scenario by what can be done to them, in runs in which nothing is.
 
-
-def to_another(plugind: Plugind, pin: str) -> None:
-    plugind.edit("pin: v1", f"pin: {pin}")
-    plugind.reload()
-
-
-SCENARIOS: dict[str, tuple[Callable[[Plugind], None], Callable[[Plugind], None]]] = {
-    "reload": (lambda _: None, lambda plugind: to_another(plugind, "v2")),
-    "rollback": (lambda _: None, lambda plugind: to_another(plugind, "bad")),
-    "stop": (lambda _: None, stop),
-    "start": (stop, start),
-    "apply": (lambda plugind: plugind.edit("pin: v1", "pin: v2"), apply),
-}
-
-
-@dataclass
-class Tally:
-    points: int = 0
-    killed: int = 0
-    violations: list[str] = field(default_factory=list)
-
-
-def prepare(folder: Path) -> Plugind:
-    folder.chmod(0o755)
-    plugind = Plugind(folder)
-    good, bad = plugind.plugin("plugin", FORKS), plugind.plugin("bad", ENDS)
-    versions = {"v1": (good, []), "v2": (good, ["2"]), "bad": (bad, [])}
-    mounts = {f"auth/m{number}": "{plugin: auth/mock}" for number in range(MOUNTS)}
-    plugind.write(versions, {"root": mounts}, "v1", SETTINGS)
-    return plugind
-
-
-Point = tuple[str, int]
-"""A system call, and which of its calls by one thread: strace counts so."""
-_CALL = re.compile(r"^(\d+ +)?(\w+)\(", re.MULTILINE | re.ASCII)
-_DULL = frozenset({"exit", "exit_group", "execve", "futex", "getpid", "poll", "restart_syscall"})
-_MOST = 65
-"""More calls of one kind are those of the thread that watches the catalog."""
-
-
-def points_of(scenario: str) -> list[Point]:
-    """All that can be tried, by a run in which nothing is killed."""
-    before, act = SCENARIOS[scenario]
-    with tempfile.TemporaryDirectory(prefix="crash-") as name:
-        plugind = prepare(Path(name))
-        try:
-            plugind.start()
-            before(plugind)
-            trace = Path(name) / "trace"
-            traced(plugind, ["-o", str(trace)], act)
-            most: dict[str, int] = {}
-            for (_, call), count in Counter(_CALL.findall(trace.read_text(errors="replace"))).items():
-                most[call] = max(most.get(call, 0), count)
-        finally:
-            plugind.stop()
-    calls = sorted(most.keys() - _DULL)
-    return [(call, number) for call in calls for number in range(1, min(most[call], _MOST) + 1)]
-
-
-def kill_at(plugind: Plugind, point: Point, act: Callable[[Plugind], None]) -> bool:
-    """Do `act` while strace kills the daemon at `point`; whether it did."""
-    call, number = point
-    return traced(plugind, ["-o", "/dev/null", "-e", f"inject={call}:signal=KILL:when={number}"], act)
-
-
-def traced(plugind: Plugind, options: list[str], act: Callable[[Plugind], None]) -> bool:
-    assert plugind.process is not None
-    pid = plugind.process.pid
-    # each thread by itself: with -f the plugins would be traced and killed too
-    threads = [word for thread in Path(f"/proc/{pid}/task").iterdir() for word in ("-p", thread.name)]
-    command = ["strace", "-qq", *options, *threads]
-    tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    Of all, those that are there in both runs: the first of a stage may have ten times as many (rotate:
+    1,180, else about 100).
+    """
+    stage = Stage(*VARIANTS[variant])
     try:
-        plugind.until(lambda: plugind.process is None or plugind.process.poll() is not None or is_traced(pid))
-        died = _died(act, plugind)
+        stage.up()
+        runs = [acted(stage, scenario, Aim(), 0) for _ in range(2)]
     finally:
-        tracer.kill()  # what it traces goes on
-        tracer.wait(10)
-    if died:
-        plugind.process.wait(10)
-    return died
-
-
-def is_traced(pid: int) -> bool:
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return all("TracerPid:\t0\n" not in (thread / "status").read_text() for thread in threads)
-
-
-def _died(act: Callable[[Plugind], None], plugind: Plugind) -> bool:
-    """Whether the daemon died in the middle, or has just been killed after its answer."""
-    try:
-        act(plugind)
-        plugind.rows()
-    except (OSError, http.client.HTTPException):
-        return True
-    return False
-
-
-def violations(plugind: Plugind, decoy: "subprocess.Popen[bytes]") -> list[str]:
-    """What is not as promised after the next daemon is up."""
-    found: list[str] = []
-    held = {name for name, row in plugind.rows().items() if row["stopped_by"]}
-    rows = plugind.rows()
-    wanted = {row["instance"] for name, row in rows.items() if name not in held}
-    alive = Counter(
-        word.partition("=")[2]
-        for environ in processes_below(plugind.folder).values()
-        for word in environ.split()
-        if word.startswith("PLUGIND_INSTANCE=")
-    )
-    if set(alive) != wanted:
-        found.append(f"alive {dict(alive)}, wanted {wanted}")
-    folders = set(os.listdir(plugind.folder / "run/tmp"))  # noqa: PTH208 - names only
-    if folders != wanted:
-        found.append(f"folders {folders}, wanted {wanted}")
-    if decoy.poll() is not None:
-        found.append("the decoy was killed")
+        stage.down()
+    found: dict[str, int] = {"kill": min(run["count"] for run in runs)}
+    for kind, number in KINDS.items():
+        if number:
+            found[kind] = min(run["can_fail"].get(str(number), 0) for run in runs)
     return found
 
 
-def is_settled(plugind: Plugind) -> bool:
-    rows = plugind.rows().values()
-    return len(rows) == MOUNTS and all(row["state"] in {"ready", "stopped"} for row in rows)
-
-
-def one_point(scenario: str, call: Point, tally: Tally) -> None:
-    before, act = SCENARIOS[scenario]
-    decoy = subprocess.Popen(["/bin/sleep", "1000"], start_new_session=True)
-    with tempfile.TemporaryDirectory(prefix="crash-") as name:
-        plugind = prepare(Path(name))
-        try:
-            plugind.start()
-            before(plugind)
-            tally.points += 1
-            tally.killed += kill_at(plugind, call, act)
-            if plugind.process is not None and plugind.process.poll() is None:
-                plugind.kill()
-            plugind.start(ready=False)
-            plugind.until(lambda: is_settled(plugind))
-            found = violations(plugind, decoy)
-            for _ in range(20):  # right after its exec a process has no environment yet
-                found = found and violations(plugind, decoy)
-            tally.violations += [f"{scenario} {call}: {what}" for what in found]
-        except AssertionError as error:
-            tally.violations.append(f"{scenario} {call}: {str(error)[:600]}")
-        finally:
-            if plugind.process is not None:
-                plugind.stop()
-            left = {pid for pid in processes_below(Path(name)) if is_alive(pid)}
-            if left:
-                tally.violations.append(f"{scenario} {call}: left after the stop: {left}")
-            for pid in left:
-                with os.fdopen(os.pidfd_open(pid)) as handle:
-                    signal.pidfd_send_signal(handle.fileno(), signal.SIGKILL)
-            decoy.kill()
-            decoy.wait()
-
-
-def tried(scenario: str, most: int, seed: int) -> Tally:
-    points = points_of(scenario)
-    if seed:
-        random.Random(seed).shuffle(points)  # noqa: S311 - to repeat a choice
+def tried(scenario: str, share: Share) -> Tally:
+    """Each of these points, one after the other over the same folder; a new one after a violation."""
+    variant, points = share
     tally = Tally()
-    for point in points[:most]:
-        one_point(scenario, point, tally)
+    begun = time.monotonic()
+    waiting = deque(points)
+    while waiting:
+        stage = Stage(*VARIANTS[variant])
+        left: list[str] = []
+        try:
+            stage.up()
+            while waiting:
+                one_point(stage, scenario, waiting.popleft(), tally)
+        except Broken:
+            pass  # it is in the tally
+        except Exception:  # noqa: BLE001 - one bad point costs no other
+            tally.violations.append(f"{scenario}: {traceback.format_exc()}")
+        else:
+            left = [f"{scenario}: {what}" for what in stage.left_behind()]
+        finally:
+            stage.down()
+        tally.violations += left
+    tally.seconds = time.monotonic() - begun
     return tally
 
 
+def chosen(scenario: str, asked: argparse.Namespace) -> tuple[dict[str, int], list[Share]]:
+    """How many points of each kind a scenario has; and by variant all, or as many as were asked for."""
+    available: Counter[str] = Counter()
+    points: dict[str, list[tuple[str, Point]]] = {}
+    for variant in VARIANTS if scenario in VARIED else [""]:
+        for kind, count in counted(scenario, variant).items():
+            available[kind] += count
+            numbers = range(1, count + 1)
+            points.setdefault(kind, []).extend((variant, Point(at, KINDS[kind])) for at in numbers)
+    kinds = asked.only or KINDS
+    seeds = asked.seed or ["1"]
+    some = sampled([points[kind] for kind in kinds if not KINDS[kind]], asked.most, scenario, seeds)
+    some += sampled([points[kind] for kind in kinds if KINDS[kind]], asked.errors, scenario, seeds)
+    by_variant: dict[str, list[Point]] = {}
+    for variant, point in some:
+        by_variant.setdefault(variant, []).append(point)
+    return dict(available), list(by_variant.items())
+
+
+def sampled(kinds: list[list[T]], most: int, scenario: str, seeds: Sequence[str]) -> list[T]:
+    """All of them, or `most`, of each kind in turn and an equal part by each seed."""
+    if most <= 0:
+        return [] if most else [point for points in kinds for point in points]
+    found: list[T] = []
+    for at, seed in enumerate(seeds):
+        by_seed = random.Random(f"{seed} {scenario}")  # noqa: S311 - to repeat a choice
+        left = [by_seed.sample(points, len(points)) for points in kinds]
+        by_seed.shuffle(left)
+        turns = itertools.chain.from_iterable(itertools.zip_longest(*left))
+        part = most * (at + 1) // len(seeds) - most * at // len(seeds)
+        found += itertools.islice((point for point in turns if point is not None), part)
+    return found
+
+
+def in_parallel(scenario: str, shares: Sequence[Share]) -> Tally:
+    """Each share in a process of its own."""
+    total = Tally()
+    readers = []
+    for share in shares:
+        reads, writes = os.pipe()
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                os.close(reads)
+                with os.fdopen(writes, "w") as stream:
+                    json.dump(tried(scenario, share).plain(), stream)
+                status = 0
+            finally:
+                os._exit(status)
+        os.close(writes)
+        readers.append((pid, reads))
+    for pid, reads in readers:
+        with os.fdopen(reads) as stream:
+            text = stream.read()
+        os.waitpid(pid, 0)
+        if text:
+            total.add(Tally(**json.loads(text)))
+        else:
+            total.violations.append(f"{scenario}: a worker of the driver died")
+    return total
+
+
+def run(scenario: str, asked: argparse.Namespace) -> Tally:
+    if asked.at:
+        points = [Point(asked.at, KINDS[kind]) for kind in asked.only or ["kill"]]
+        available, by_variant = {}, [(asked.variant, points)]
+    else:
+        available, by_variant = chosen(scenario, asked)
+    total = Tally(available)
+    for variant, points in by_variant:
+        jobs = range(min(asked.jobs, len(points)))
+        total.add(in_parallel(scenario, [(variant, points[job :: asked.jobs]) for job in jobs]))
+    return total
+
+
+def told(scenario: str, tally: Tally) -> bool:
+    """Print what came of a scenario; whether anything is bad, with plugind or with this driver."""
+    tries = tally.points.total()
+    line = f"{scenario}: {tally.points['kill']} of {tally.available.get('kill', 0)} points, "
+    line += f"{tally.hits['kill']} kills, {tally.bad['kill']} violations"
+    for kind in sorted(tally.points - Counter(kill=tries)):
+        line += f"; {kind} {tally.points[kind]} of {tally.available.get(kind, 0)}, {tally.hits[kind]} hits, "
+        line += f"{tally.bad[kind]} violations"
+    print(f"{line} ({tally.seconds / max(tries, 1):.2f} s each)", flush=True)
+    for what in tally.violations:
+        print(f"  {what}", flush=True)
+    missed = tally.hits.total() < 0.7 * tries  # a run may have fewer calls than the one that was counted
+    too_few = scenario == "reload" and 0 < tally.available.get("kill", 0) < LEAST
+    if missed or too_few:
+        print(f"  the driver failed: {tally.hits.total()} hits; {LEAST} points of reload are due")
+    return missed or too_few or bool(tally.violations)
+
+
 def main() -> None:
-    scenario, most, *seed = sys.argv[1:]
-    tally = tried(scenario, int(most), int(seed[0]) if seed else 0)
-    print(f"{scenario}: {tally.points} points, {tally.killed} kills, {len(tally.violations)} violations")
-    print("\n".join(tally.violations))
-    sys.exit(bool(tally.violations))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--scenario", action="append", choices=SCENARIOS)
+    parser.add_argument("--only", action="append", choices=KINDS, help="kinds of points; all without it")
+    parser.add_argument("--most", type=int, default=0, help="kills per scenario; 0: all, -1: none")
+    parser.add_argument("--errors", type=int, default=0, help="errors per scenario; the same")
+    parser.add_argument("--seed", action="append")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--at", type=int, help="this point only, to see it again")
+    parser.add_argument("--variant", default="", choices=VARIANTS)
+    asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was begun is ended
+    is_bad = [told(scenario, run(scenario, asked)) for scenario in asked.scenario or SCENARIOS]
+    sys.exit(any(is_bad))
 
 
 if __name__ == "__main__":

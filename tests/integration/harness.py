@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Answer:
 
     @property
     def data(self) -> Any:
+        assert "data" in (self.body or {}), (self.status, self.body)
         return self.body["data"]
 
     @property
@@ -118,10 +119,13 @@ class Plugind:
 
     # --- life
 
-    def start(self, *, ready: bool = True) -> "Plugind":
+    def start(self, *, ready: bool = True, within: Sequence[str] = ()) -> "Plugind":
+        """Run it; `within` is a command that ends by running what follows it, such as env."""
         seen = len(self.log)
         self.process = subprocess.Popen(
-            [BIN / "plugind", "--config", self.config], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+            [*within, BIN / "plugind", "--config", self.config],
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
         )
         self._closed.discard(id(self.process.stderr))
         self._reader = threading.Thread(target=self._read, args=(self.process.stderr,), daemon=True)
@@ -226,8 +230,17 @@ class Plugind:
         return set(processes_below(self.folder))
 
 
+def send(pid: int, number: int = signal.SIGKILL) -> None:
+    """Signal a process without kill(1), which a bare Debian lacks."""
+    handle = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(handle, number)
+    finally:
+        os.close(handle)
+
+
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False

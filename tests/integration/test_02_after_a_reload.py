@@ -69,6 +69,7 @@ def test_a_list_of_mounts_replaces_exactly_those(running: Plugind) -> None:
     assert changed == {"team-a/dev:auth/mock", "team-a/dev:auth/own"}
 
 
+@pytest.mark.needs("curl")
 def test_curl_and_bao_reload_as_with_vault(running: Plugind) -> None:
     before = running.pids()
     url = "http://localhost/v1/sys/plugins/reload/auth/mock"

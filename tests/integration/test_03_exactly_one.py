@@ -1,12 +1,14 @@
 """Guarantee 3: before the new instance starts, the whole old tree is dead."""
 
 import os
+import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from harness import Plugind, is_alive, processes_below
+from harness import Plugind, is_alive, processes_below, send
 
 DOUBLE_FORK = """#!/usr/bin/env -S python3 -IS
 import os, signal, sys, time
@@ -52,16 +54,17 @@ STOP = "stop: {timeout: 300ms}\nrestart: {backoff: 0s}"
 def members(daemon: Plugind) -> set[int]:
     """The plugin's processes, also those that cleared their environment: descendants of the daemon."""
     assert daemon.process is not None
-    below = subprocess.run(
-        ["ps", "--no-headers", "-eo", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
-    ).stdout
-    parents = {int(line.split()[0]): (int(line.split()[1]), line.split()[2]) for line in below.splitlines()}
+    parents: dict[int, tuple[int, str]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):  # without ps(1), which a bare Debian lacks
+        with suppress(OSError):
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            parents[int(entry.name)] = (int(parent), state)
     found: set[int] = set()
     for pid in parents:
         above = pid
         while above in parents and above != daemon.process.pid:
             above = parents[above][0]
-        if above == daemon.process.pid and pid != above and not parents[pid][1].startswith("Z"):
+        if above == daemon.process.pid and pid != above and parents[pid][1] != "Z":
             found.add(pid)
     return found
 
@@ -91,7 +94,8 @@ def test_a_reload_leaves_nothing_of_the_old_tree(plugind: Plugind, text: str, si
 
 def test_a_stopped_tree_dies_too(plugind: Plugind) -> None:
     old = members(run(plugind, IGNORES_TERM, 4))
-    subprocess.run(["kill", "-STOP", *map(str, old)], check=True)
+    for pid in old:
+        send(pid, signal.SIGSTOP)
 
     assert plugind.reload().status == 200
 

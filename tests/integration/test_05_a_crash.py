@@ -1,8 +1,10 @@
 """Guarantee 5: a crash is seen at once, restarted with backoff, and a crash loop ends in `failed`."""
 
 import os
+import shutil
 import signal
 
+import pytest
 from harness import Plugind
 
 SLEEPER = "#!/bin/sh\nexec sleep 1000\n"
@@ -78,11 +80,16 @@ def test_why_tells_the_last_transitions_with_their_reasons(plugind: Plugind) -> 
     assert (exited["before"], exited["reason"]) == ("ready", "signal 9")
 
 
-def test_a_stop_by_hand_holds_over_a_restart_of_the_daemon_until_start(plugind: Plugind) -> None:
+@pytest.mark.parametrize("between", ["a restart", "a reboot"])
+def test_a_stop_by_hand_holds_over_what_comes_between_until_start(plugind: Plugind, between: str) -> None:
+    """A reboot leaves no process, and nothing in the runtime_dir (ST5)."""
     daemon = running(plugind, SLEEPER, "")
     daemon.until(lambda: all(row["state"] == "ready" for row in daemon.rows().values()))
     assert daemon.call("POST", "supervisor/stop/auth/mock").data["result"] == "stopped"
     daemon.stop()
+    if between == "a reboot":
+        shutil.rmtree(daemon.folder / "run")
+        daemon.socket.unlink(missing_ok=True)
 
     daemon.start(ready=False)
     daemon.until(lambda: daemon.rows()["root:auth/other"]["state"] == "ready")
@@ -91,6 +98,10 @@ def test_a_stop_by_hand_holds_over_a_restart_of_the_daemon_until_start(plugind: 
     assert (row["state"], row["pid"]) == ("stopped", None)
     assert row["stopped_by"]
     assert daemon.call("POST", "supervisor/apply", {}).status == 200
+    assert daemon.rows()["root:auth/mock"]["state"] == "stopped"
+    assert {row["mount"]: row["result"] for row in daemon.reload().data["mounts"]}["auth/mock"] == "skipped"
+    kill(daemon.pids()["root:auth/other"])
+    daemon.until(lambda: daemon.rows()["root:auth/other"]["restarts"] == 1)
     assert daemon.rows()["root:auth/mock"]["state"] == "stopped"
     daemon.call("POST", "supervisor/start/auth/mock")
     assert daemon.rows()["root:auth/mock"]["state"] == "ready"

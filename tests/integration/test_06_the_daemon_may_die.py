@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import BIN, Plugind, is_alive
+from harness import BIN, Plugind, is_alive, send
 
 TALKER = "#!/bin/sh\nn=0\nwhile :; do n=$((n + 1)); echo line $n; sleep 0.01; done\n"
 SLEEPER = "#!/bin/sh\nexec sleep 1000\n"
@@ -58,7 +58,7 @@ def test_an_adopted_instance_that_dies_is_seen_and_restarted(running: Plugind) -
     running.kill()
     running.start()
     pid = running.pids()["team-a:auth/mock"]
-    subprocess.run(["kill", "-9", str(pid)], check=True)
+    send(pid)
 
     running.saw("instance_exited", pid=pid, reason="exit status unknown")
 
@@ -80,7 +80,7 @@ def test_an_adopted_instance_can_be_reloaded_and_stopped(running: Plugind) -> No
 def test_what_died_while_the_daemon_was_away_is_started_again(running: Plugind) -> None:
     before = running.pids()
     running.kill()
-    subprocess.run(["kill", "-9", str(before["root:auth/mock"])], check=True)
+    send(before["root:auth/mock"])
 
     running.start()
 
@@ -101,7 +101,7 @@ def test_a_reused_pid_in_a_record_is_a_stranger_and_lives(running: Plugind) -> N
                 if '"team-a"' in path.read_text()
             ]
             pid = running_pid(record)
-            subprocess.run(["kill", "-9", str(pid)], check=True)
+            send(pid)
             record.write_text(record.read_text().replace(f'"pid":{pid}', f'"pid":{decoy.pid}'))
 
             running.start()
@@ -117,17 +117,83 @@ def running_pid(record: Path) -> int:
     return int(record.read_text().partition('"pid":')[2].partition(",")[0])
 
 
-def test_instances_whose_records_are_lost_are_not_doubled(running: Plugind) -> None:
+def until_seen(daemon: Plugind) -> None:
+    """Wait until the main process of each mount stands in the file of transitions."""
+    seen = daemon.folder / "run" / "transitions.jsonl"
+    wanted = [f'"pid":{pid},' for pid in daemon.pids().values()]
+    daemon.until(lambda: seen.exists() and all(pid in seen.read_text() for pid in wanted))
+
+
+@pytest.mark.parametrize("lost", ["removed", "damaged", "a folder", "all and their folder"])
+def test_an_instance_whose_record_is_lost_is_known_by_its_environment_and_adopted(
+    running: Plugind, lost: str
+) -> None:
     before = running.pids()
+    until_seen(running)
+    running.kill()
+    records = running.folder / "run" / "instances"
+    for record in sorted(records.glob("*.json")):
+        text = record.read_bytes()
+        record.unlink()
+        if lost == "damaged":
+            record.write_bytes(text[: len(text) // 2])
+        elif lost == "a folder":
+            record.mkdir()
+    if lost == "all and their folder":
+        records.rmdir()
+
+    running.start()
+
+    assert running.pids() == before
+    warnings = "\n".join(running.call("GET", "supervisor/status").data["warnings"])
+    assert warnings.count("had lost its record") == 3
+    until_seen(running)
+    running.kill()
+    running.start()  # the records are there again
+    assert running.pids() == before
+    assert running.call("GET", "supervisor/status").data["warnings"] == []
+    assert running.reload().status == 200
+    assert not any(is_alive(pid) for pid in before.values())
+
+
+def test_what_has_no_record_and_is_of_a_version_that_nobody_knows_is_replaced_by_one_that_is(
+    running: Plugind,
+) -> None:
+    before = running.pids()
+    until_seen(running)
     running.kill()
     for record in (running.folder / "run" / "instances").glob("*.json"):
         record.unlink()
+    (running.folder / "state" / "mounts.json").unlink()
+    running.edit("pin: v1", "pin: v9")
+    running.edit("        v1: ", "        v9: ")
 
     running.start()
 
     after = running.pids()
-    assert not any(is_alive(pid) for pid in before.values() if pid not in after.values())
-    assert all(is_alive(pid) for pid in after.values())
+    assert after["root:auth/talker"] == before["root:auth/talker"]
+    for mount in ("root:auth/mock", "team-a:auth/mock"):
+        assert after[mount] != before[mount]
+        assert not is_alive(before[mount])
+
+
+def test_what_a_dead_main_process_left_is_not_taken_for_it_when_the_record_is_lost(plugind: Plugind) -> None:
+    path = plugind.plugin("plugin", "#!/bin/sh\nsetsid sleep 1000 &\nexec sleep 1000\n")
+    plugind.write({"v1": (path, [])}, {"root": {"auth/mock": "{plugin: auth/mock}"}}, "v1")
+    plugind.start()
+    plugind.until(lambda: len(plugind.living()) == 2)
+    until_seen(plugind)
+    [main] = plugind.pids().values()
+    [left] = plugind.living() - {main}
+    plugind.kill()
+    send(main)
+    for record in (plugind.folder / "run" / "instances").glob("*.json"):
+        record.unlink()
+
+    plugind.start()
+
+    assert plugind.pids()["root:auth/mock"] not in {main, left}
+    assert not is_alive(left)
 
 
 def test_sigusr1_leaves_the_plugins_to_the_next_daemon(running: Plugind) -> None:

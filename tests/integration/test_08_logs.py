@@ -181,11 +181,15 @@ def test_a_follower_over_http_misses_nothing_over_a_reload(running: Plugind) -> 
     check_followed(text)
 
 
+@pytest.mark.needs("curl")
 def test_a_follower_that_is_too_slow_is_told_so_and_plugind_goes_on(running: Plugind) -> None:
     url = "http://localhost/v1/supervisor/logs/auth/floods?follow=true"
     with started(running, "auth/floods"):
         curl = subprocess.run(
-            ["curl", "-sS", "--unix-socket", running.socket, url], capture_output=True, check=False
+            ["curl", "-sS", "--limit-rate", "1M", "--unix-socket", running.socket, url],
+            capture_output=True,
+            check=False,
+            timeout=DEADLINE,
         )
 
     assert curl.returncode == 18  # the body is not whole

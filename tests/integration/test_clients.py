@@ -92,6 +92,7 @@ MOCKS = {"root:auth/mock", "team-a:auth/mock", "team-a/dev:auth/mock"}
 # --- curl
 
 
+@pytest.mark.needs("curl")
 def test_curl_as_on_the_api_page_replaces_every_mount_of_the_plugin_and_no_other(running: Plugind) -> None:
     before = running.pids()
     running.catalog.write_text(catalog(running, "v1.1.0"))

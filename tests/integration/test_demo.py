@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,12 +66,9 @@ def place() -> Iterator[Path]:
 
 
 def test_it_tells_the_whole_story_and_leaves_nothing_behind(place: Path) -> None:
-    began = time.monotonic()
-
     status, out = demo(place)
 
     assert status == 0, out
-    assert time.monotonic() - began < 20
     story = [
         "pluginctl plan",
         "3 reloaded in",

@@ -264,7 +264,9 @@ def test_a_want_of_descriptors_leaves_the_control_socket_and_the_running_mounts_
     plugind.until(is_full)
     before = instances_alive(plugind)
 
-    plugind.reload(on_failure="continue")
+    asked = plugind.reload(on_failure="continue", wait=False).data["reload_id"]
+    # a start is tried again for 30 s
+    plugind.until(lambda: plugind.call("GET", f"supervisor/reloads/{asked}").data["done"], 60)
 
     assert instances_alive(plugind) <= {
         f"PLUGIND_INSTANCE={row['instance']}" for row in plugind.rows().values() if row["pid"]

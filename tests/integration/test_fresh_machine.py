@@ -275,22 +275,22 @@ def test_what_make_install_installs_works(place: Path) -> None:
     assert settings.read_text() == "node: mine\n"
 
 
-@pytest.mark.parametrize("is_root", [True, False])
+@pytest.mark.parametrize(("is_root", "has_sudo"), [(True, False), (False, True), (False, False)])
 def test_a_python_without_venv_is_mended_or_the_command_for_it_is_said(
-    *, is_root: bool, tmp_path: Path
+    *, is_root: bool, has_sudo: bool, tmp_path: Path
 ) -> None:
     calls = tmp_path / "calls"
-    for name, script in {
-        "id": f"echo {0 if is_root else 1000}",
-        "apt-get": f'echo "$@" >> {calls}',
-    }.items():
+    programs = {"id": f"echo {0 if is_root else 1000}", "apt-get": f'echo "$@" >> {calls}'}
+    if has_sudo:
+        programs["sudo"] = "exit 1"
+    for name, script in programs.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
 
     done = subprocess.run(
-        ["sh", ROOT / "config" / "need-venv.sh", sys.executable],
+        ["/bin/sh", ROOT / "config" / "need-venv.sh", sys.executable],
         check=False,
-        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        env={"PATH": str(tmp_path)},
         capture_output=True,
         text=True,
     )
@@ -305,7 +305,9 @@ def test_a_python_without_venv_is_mended_or_the_command_for_it_is_said(
     else:
         assert done.returncode == 1
         assert not calls.exists()
-        assert done.stderr.endswith(f"  sudo apt-get install {package}\n")
+        command = f"apt-get install {package}"
+        command = f"sudo {command}" if has_sudo else f"su -c '{command}'"
+        assert done.stderr.endswith(f"  {command}\n")
 
 
 def test_make_help_names_every_target() -> None:

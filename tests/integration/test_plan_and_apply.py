@@ -2,14 +2,13 @@
 
 import hashlib
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Plugind, is_alive
+from harness import Plugind, is_alive, send
 
 SLEEPS = "#!/bin/sh\nexec sleep 1000\n"
 IGNORES_TERM = "#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 1000; done\n"
@@ -203,10 +202,6 @@ def test_a_mount_with_its_own_version_says_so_and_does_not_follow_the_pin(catalo
     assert catalog.daemon.rows()["root:auth/own"]["version"] == "v1"
 
 
-def kill(pid: int) -> None:
-    subprocess.run(["kill", "-9", str(pid)], check=True)
-
-
 def test_a_change_of_backoff_alone_moves_no_pid_and_counts_from_then_on(catalog: Catalog) -> None:
     daemon = catalog.daemon
     before = daemon.pids()
@@ -220,7 +215,7 @@ def test_a_change_of_backoff_alone_moves_no_pid_and_counts_from_then_on(catalog:
     assert set(results(answer).values()) == {"unchanged"}
     assert daemon.pids() == before
     assert {action for action, _ in planned(daemon).values()} == {"keep"}
-    kill(before["root:auth/mock"])
+    send(before["root:auth/mock"])
     daemon.until(lambda: daemon.rows()["root:auth/mock"]["state"] == "backoff")
     assert daemon.rows()["root:auth/mock"]["pid"] is None
     assert daemon.call("POST", "supervisor/start/auth/mock").status == 200

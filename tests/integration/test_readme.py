@@ -1,8 +1,9 @@
 """The examples of README.md and docs/ are run, and print what the documents say."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from readme_examples import DOCUMENTS, ROOT, Document, Normaliser, differences, run, sandbox
@@ -46,7 +47,13 @@ def plugins_below(folder: str) -> Iterator[int]:
             yield int(entry.name)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def needing_what_they_run(paths: Iterable[Path]) -> Iterator[Any]:
+    for path in paths:
+        runs_curl = "$ curl " in path.read_text()
+        yield pytest.param(path, id=path.name, marks=[pytest.mark.needs("curl")] if runs_curl else [])
+
+
+@pytest.mark.parametrize("path", [*needing_what_they_run(DOCUMENTS)])
 def test_every_example_prints_what_the_document_says(path: Path) -> None:
     document = Document.read(path)
 

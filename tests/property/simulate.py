@@ -18,7 +18,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from supervisor.domain.catalog import Launch, Policies, ReloadPolicy, RestartPolicy, StopPolicy
+from supervisor.domain.catalog import Launch, Policies, Probe, ReloadPolicy, RestartPolicy, StopPolicy
 from supervisor.domain.events import (
     Adopted,
     Answer,
@@ -30,6 +30,7 @@ from supervisor.domain.events import (
     Instance,
     KillTree,
     Outcome,
+    Paced,
     ProbeFailed,
     Reload,
     RunStopCommand,
@@ -41,6 +42,7 @@ from supervisor.domain.events import (
     Start,
     Stop,
     StopCommandDone,
+    TakeAsReady,
     TimerFired,
     TreeGone,
     TreeSurvived,
@@ -56,6 +58,7 @@ V1, V2, V3 = (Launch(REF, f"v{number}", f"/bin/mock-{number}", "0" * 64) for num
 BY_HAND = StoppedBy("uid 0", 1.0)
 POLICIES = tuple(
     Policies(
+        ready=Probe("notify" if watch else "exec"),
         stop=StopPolicy(command=stop_command),
         restart=RestartPolicy(policy=policy, burst=3),  # type: ignore[arg-type]
         reload=ReloadPolicy(rollback=rollback, order=order, watch=watch),  # type: ignore[arg-type]
@@ -78,6 +81,7 @@ class Process:
     """What the fake OS knows of one instance until its tree is gone."""
 
     __slots__ = (
+        "adopted",
         "born",
         "commanded",
         "instance",
@@ -95,7 +99,7 @@ class Process:
         self.state = state
         self.born = born
         self.ready = self.killed = self.signalled = self.commanded = False
-        self.survived = self.unwanted = self.unhealthy = False
+        self.survived = self.unwanted = self.unhealthy = self.adopted = False
 
 
 class Command:
@@ -175,7 +179,7 @@ class World:
                 found.append(("tree_gone", generation))
         if self.timers:
             found.append(("timer", min(self.timers, key=lambda key: (self.timers[key], key))))
-        return found
+        return found + [("paced", None)] * (self.mount.phase is Phase.BACKOFF)
 
     def peaceful(self) -> list[Happening]:
         """Of the facts, those by which things come to an end: no failures but of a bad version."""
@@ -214,12 +218,15 @@ class World:
                 self.command(Reload(which, f"r{self.steps}"))
             case "configure":
                 self.feed(Configure(which))
+            case "paced":
+                self.feed(Paced(self.mount.generation, "waits for its turn"))
             case "stale":
                 self.feed(which)
             case "timer":
                 self.now = max(self.now, self.timers.pop(which))
                 self.failures += which[0] in {"ready", "backoff"}
-                self.feed(TimerFired(which[0], which[1], "the log is empty" if success else ""))
+                extended = self.now + 5 if transient else None
+                self.feed(TimerFired(which[0], which[1], "the log is empty" if success else "", extended))
             case _:
                 self._fact(word, self.processes[which], success=success, transient=transient)
 
@@ -264,6 +271,7 @@ class World:
     def adopt(self, launch: Launch, generation: int, *, ready: bool) -> None:
         process = Process(Instance(instance_id(KEY, generation), generation, launch), self.steps, ALIVE)
         process.ready = ready
+        process.adopted = True
         self.processes[generation] = process
         self.feed(Adopted(process.instance, ready))
 
@@ -277,12 +285,15 @@ class World:
             self.story.append(f"{self.now:9.2f} {before.phase:>8} {event} -> {after.phase}: {actions}")
         generation = getattr(event, "generation", None)
         if generation is not None and generation not in _generations(before):
-            is_backoff = isinstance(event, TimerFired) and before.phase is Phase.BACKOFF
+            is_backoff = isinstance(event, TimerFired | Paced) and before.phase is Phase.BACKOFF
             require(is_backoff or (after is before and not actions), "a stale event changed something")
         if isinstance(event, Configure):
             require(after == replace(before, policies=event.policies), "Configure changed more")
             require(not actions, "Configure did something")
         for action in actions:
+            if isinstance(action, Spawn):
+                its_time = isinstance(event, TimerFired) and event.name == "backoff"
+                require(its_time or after.current is not None, "a restart nobody asked for took no turn")
             self._perform(action, before)
         self._check()
 
@@ -310,6 +321,10 @@ class World:
                 self.timers[name, generation] = when
             case ClearTimer(name, generation):
                 self.timers.pop((name, generation), None)
+            case TakeAsReady(generation):
+                process = self._of(generation)
+                require(process.state == ALIVE and process.adopted, "taken as ready without need")
+                process.ready = True
             case Answer():
                 self._answer(action)
             case _:
@@ -462,6 +477,7 @@ RARE = {
     "exited": 0.4,
     "tree_gone": 2.0,
     "ready": 2.0,
+    "paced": 0.3,
 }
 STALE: tuple[Callable[[int], Event], ...] = (
     Spawned,

@@ -1,5 +1,6 @@
 """Whatever is written in whatever pieces: the files are the stream, and each line is in one of them."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def test_rotated_files_are_the_stream_cut_at_line_ends(
         index = Index(path.with_name("x.log.index"), 1001)
         file = LogFile(path, LogPolicy(max_size, keep=1000), index, log)
         fifo, scratch = Fifo.opened(Path(name) / "x.fifo"), Scratch()
-        into = fifo.refreshed()
+        into = os.open(fifo.door, os.O_RDWR)
         for piece in written:
             if through_memory:
                 assert file.append(piece, 0.0) == len(piece)
@@ -39,6 +40,7 @@ def test_rotated_files_are_the_stream_cut_at_line_ends(
                     pass
         file.ready(0.0)
         file.close()
+        os.close(into)
         fifo.close()
         scratch.close()
 

@@ -149,7 +149,7 @@ def test_the_settings_name_every_key_there_is_and_are_yaml_with_and_without_the_
     assert parsed(text).keys() == {"catalog", "logs", "defaults", "access"}
     assert with_all.keys() == {
         *("catalog", "node", "socket", "tcp", "runtime_dir", "state_dir", "log_dir"),
-        *("logs", "defaults", "access", "cluster"),
+        *("logs", "cgroups", "restarts", "defaults", "access", "cluster"),
     }
     assert with_all["access"] == [{"uid": 1000, "namespaces": ["team-a"], "may": "reload"}]
     assert with_all["socket"]["mode"] == "0660"

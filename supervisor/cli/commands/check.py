@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,7 +13,7 @@ from supervisor.cli.render import plural, visible
 from supervisor.cli.session import Session, shared_options
 
 if TYPE_CHECKING:
-    from supervisor.domain.catalog import Catalog
+    from supervisor.domain.catalog import Catalog, Launch
     from supervisor.domain.errors import Fault
 
 FAULTY: Final = 2
@@ -32,9 +32,14 @@ def command(session: Session, files: tuple[Path, ...]) -> int:
     return check_files(files, as_json=session.as_json)
 
 
-def check_files(files: Sequence[Path], *, as_json: bool = False) -> int:
-    """Write a line for each good file to stdout and one for each fault to stderr; the exit status."""
-    good, faults = _checked(files)
+def check_files(
+    files: Sequence[Path], *, as_json: bool = False, lacks: "Callable[[Launch], str | None] | None" = None
+) -> int:
+    """Write a line for each good file to stdout and one for each fault to stderr; the exit status.
+
+    `lacks` says what of a launch this machine can give nobody.
+    """
+    good, faults = _checked(files, lacks or (lambda _: None))
     if as_json:
         document = {"good": good, "faults": [asdict(fault) for fault in faults]}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
@@ -44,7 +49,9 @@ def check_files(files: Sequence[Path], *, as_json: bool = False) -> int:
     return FAULTY if faults else 0
 
 
-def _checked(files: Sequence[Path]) -> "tuple[dict[str, str], list[Fault]]":
+def _checked(
+    files: Sequence[Path], lacks: "Callable[[Launch], str | None]"
+) -> "tuple[dict[str, str], list[Fault]]":
     """What is good, with a word about it, and every fault of what is not."""
     from supervisor.domain.errors import CatalogInvalid  # noqa: PLC0415 - heavy, and only for this command
     from supervisor.files.load import Defaults, load_catalog  # noqa: PLC0415 - the same
@@ -68,8 +75,21 @@ def _checked(files: Sequence[Path]) -> "tuple[dict[str, str], list[Fault]]":
         except CatalogInvalid as error:
             faults += error.faults
         else:
-            good[str(file)] = f"{_summary(catalog)}: good"
+            lacking = _lacking(catalog, lacks)
+            faults += lacking
+            if not lacking:
+                good[str(file)] = f"{_summary(catalog)}: good"
     return good, faults
+
+
+def _lacking(catalog: "Catalog", lacks: "Callable[[Launch], str | None]") -> "list[Fault]":
+    from supervisor.domain.errors import Fault  # noqa: PLC0415 - as above
+
+    return [
+        Fault(spec.mark.file, spec.mark.line, spec.mark.column, f"cannot run {spec.key}: {why}")
+        for spec in catalog.mounts.values()
+        if (why := lacks(spec.launch)) is not None
+    ]
 
 
 def _is_settings(file: Path) -> bool:

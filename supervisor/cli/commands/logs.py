@@ -3,6 +3,7 @@
 import codecs
 import sys
 from collections.abc import Iterator
+from typing import Final
 
 import click
 
@@ -10,6 +11,8 @@ from supervisor.cli.client import quoted_path
 from supervisor.cli.mounts import MOUNT
 from supervisor.cli.render import visible
 from supervisor.cli.session import Session, read_mount, shared_options
+
+_LONGEST_LINE: Final = 1 << 20
 
 
 @click.command("logs")
@@ -25,7 +28,7 @@ def command(session: Session, mount: str, *, follow: bool, lines: int, raw: bool
     """Show the last lines of a mount's log.
 
     Into a pipe or a file the bytes go out as they were written; on a terminal control characters are shown
-    as escapes. With --json each line is a JSON string.
+    as escapes. With --json each line is a JSON string, and of a line over 1 MiB each piece.
     """
     namespace, path = read_mount(session, mount)
     target = f"supervisor/logs/{quoted_path(path)}?lines={lines}" + "&follow=true" * follow
@@ -57,6 +60,9 @@ def _write_strings(session: Session, pieces: Iterator[bytes]) -> None:
         *lines, rest = (rest + text).split("\n")
         for line in lines:
             session.write_json_line(line)
+        if len(rest) > _LONGEST_LINE:
+            session.write_json_line(rest)
+            rest = ""
         sys.stdout.flush()
     if rest:
         session.write_json_line(rest)

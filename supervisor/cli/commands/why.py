@@ -51,7 +51,8 @@ def step(row: Row, look: Look) -> str:
 
 
 def reason(row: Row) -> str:
-    """Why, and for which reloads."""
+    """Why, and what was answered by it."""
     reloads = texts_of(row, "reload_ids")
     parts = [str(row["reason"])] if row.get("reason") else []
-    return "; ".join([*parts, *(f"reload {reload_id}" for reload_id in reloads)])
+    answered = [*texts_of(row, "commands"), *(f"reload {reload_id}" for reload_id in reloads)]
+    return "; ".join([*parts, *answered])

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from supervisor.domain.catalog import Liveness, Probe, ReadyKind
+from supervisor.domain.errors import Cannot
 from supervisor.host.probes.command import Command
 from supervisor.host.probes.exec import Exec
 from supervisor.host.probes.handshake import not_yet
@@ -18,7 +19,7 @@ from supervisor.host.probes.notify import Notify
 from supervisor.host.probes.tcp import Tcp
 from supervisor.host.probes.unix import Unix
 
-__all__ = ["PROBES", "ReadyProbe", "Run", "Subject", "prepare", "prepare_both"]
+__all__ = ["PROBES", "ReadyProbe", "Run", "Subject", "prepare", "prepare_both", "reconsidered"]
 
 PROBES: Final[Mapping[ReadyKind, Callable[[Setup], ReadyProbe]]] = {
     "exec": Exec,
@@ -61,3 +62,29 @@ def prepare_both(
     except BaseException:
         first.close()
         raise
+
+
+def reconsidered(
+    ready: ReadyProbe,
+    former: ReadyProbe | None,
+    liveness: Liveness | None,
+    folder: str,
+    *,
+    run: Run | None = None,
+) -> ReadyProbe | None:
+    """The liveness probe of an instance that runs, by other settings than those it was started with.
+
+    Raises:
+        Cannot: The instance cannot be asked this before its next start.
+    """
+    spoken = next((probe for probe in (former, ready) if isinstance(probe, Notify)), None)
+    if liveness is None or liveness.probe.kind != "notify":
+        if spoken is not None:
+            spoken.allow_silence(0.0)
+        if liveness is None:
+            return None
+        return PROBES[liveness.probe.kind](Setup(liveness.probe, folder, run, liveness.interval))
+    if spoken is None or not spoken.was_told:
+        raise Cannot("cannot expect WATCHDOG=1 of an instance that was not told so: its next start tells it")
+    spoken.allow_silence(liveness.interval)
+    return spoken

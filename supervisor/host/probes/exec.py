@@ -9,6 +9,7 @@ class Exec:
 
     env = NO_ENV
     status = ""
+    extended_until = None
 
     def __init__(self, setup: Setup) -> None:
         self._settle = setup.probe.settle

@@ -71,6 +71,10 @@ class ReadyProbe(Protocol):
     def status(self) -> str:
         """What the plugin said last about itself, or nothing."""
 
+    @property
+    def extended_until(self) -> Seconds | None:
+        """Until when the plugin asked for patience, on the loop's clock."""
+
     def attend(self, subject: Subject) -> None:
         """Begin to hear the instance, right after its spawn or adoption; the others do so by themselves.
 
@@ -103,6 +107,7 @@ class Polling:
 
     env = NO_ENV
     status = ""
+    extended_until = None
 
     def __init__(
         self, shown: str, attempt: Callable[[], Awaitable[None]], interval: Seconds, limit: Seconds | None

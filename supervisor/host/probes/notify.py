@@ -63,7 +63,7 @@ class Notify:
         self.main_pid: int | None = None
         self.errno: int | None = None
         self.ignored = 0
-        self._watchdog = setup.watchdog
+        self._watchdog = self._told = setup.watchdog
         self._own_uid = os.geteuid()
         self._ready = asyncio.Event()
         self._objections: set[str] = set()
@@ -103,10 +103,20 @@ class Notify:
             if silent > self._watchdog:
                 raise Cannot(f"notify {self.path}: no WATCHDOG=1 for {shown_duration(round(silent, 1))}")
 
+    def allow_silence(self, interval: Seconds) -> None:
+        """Another interval of liveness. The instance keeps the rhythm that it was told at its start."""
+        self._watchdog = max(self._told, interval) if self._told and interval else 0.0
+
+    @property
+    def was_told(self) -> bool:
+        """Whether the instance knows that WATCHDOG=1 is expected of it."""
+        return bool(self._told)
+
     def why_not(self) -> str:
         said = [f"it says: {self.status}"] if self.status else []
         said += [f"it says: {os.strerror(self.errno)} (ERRNO={self.errno})"] if self.errno else []
         said += ["it says that it is stopping"] if self.stopping else []
+        said += ["it had asked for more time"] if self.extended_until is not None else []
         said += [f"{self.ignored} messages were ignored"] if self.ignored else []
         return f"notify {self.path}: " + "; ".join(["no READY=1", *said])
 
@@ -173,14 +183,20 @@ class Notify:
             self.watchdog_at = now
         if notice.extend is not None:
             self.extended_until = now + notice.extend
-        if notice.main_pid is not None and subject.belongs(notice.main_pid):
-            self.main_pid = notice.main_pid
+        if notice.main_pid is not None:
+            if subject.belongs(notice.main_pid):
+                self.main_pid = notice.main_pid
+            else:
+                self._tell_once(f"MAINPID={notice.main_pid} names no process of this instance", None)
         if notice.ready:
             self.watchdog_at = now
             self._ready.set()
 
     def _ignore(self, why: str, sender: Sender | None) -> None:
         self.ignored += 1
+        self._tell_once(why, sender)
+
+    def _tell_once(self, why: str, sender: Sender | None) -> None:
         if why not in self._objections and len(self._objections) < BURST:  # a forger fills no log
             self._objections.add(why)
             log.warning(

@@ -210,6 +210,12 @@ class FakeNode:
             raise BadRequest(f'{ref.type} plugin "{ref.name}" version {version} does not exist')
         return wire.PinData(type=ref.type, name=ref.name, version=version)
 
+    async def upgrade(self, caller: Caller, upgrade_id: str) -> wire.UpgradeData:
+        self.calls.append(("upgrade", upgrade_id))
+        if self.breaks is not None:
+            raise self.breaks
+        return wire.UpgradeData(upgrade_id=upgrade_id, result="under way", old_version="0.1.0", began_at=AT)
+
     def report(self, reload_id: str) -> wire.ReloadData | None:
         ticket = self.tickets.get(reload_id)
         return ticket.report() if ticket else None
@@ -245,14 +251,18 @@ class FakeNode:
         self._exists(key)
         return self.log[-lines:]
 
-    async def log_follow(self, key: MountKey, lines: int) -> AsyncGenerator[bytes, None]:
+    def log_follow(self, key: MountKey, lines: int) -> AsyncGenerator[bytes, None]:
         self._exists(key)
+        return self._followed(lines)
+
+    async def _followed(self, lines: int) -> AsyncGenerator[bytes, None]:
         with self._streaming():
             for line in self.log[-lines:]:
-                yield line
+                yield line + b"\n"
             while self.flood:
                 yield b"x" * 65536
             if self.lags:
+                yield b"half a line"
                 raise Unavailable("the reader was too slow")
             await asyncio.Event().wait()
 

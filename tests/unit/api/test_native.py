@@ -144,6 +144,7 @@ async def test_a_follower_that_is_too_slow_is_told_why_its_stream_is_not_whole(
 
     body = await reader.read()
     assert b"two \xff\n" in body
+    assert b"half a line\r\n1\r\n\n\r\n" in body  # the reason is a line of its own
     assert body.endswith(b"plugind: the reader was too slow\n\r\n")  # and no last chunk
     writer.close()
 

@@ -1,6 +1,7 @@
 """Who owns the socket's path, and with which mode it comes into being."""
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -152,6 +153,30 @@ async def test_a_path_that_vanishes_is_bound_again(
     writer.close()
 
 
+async def test_a_path_that_cannot_be_looked_at_is_not_taken_for_gone(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bound anew, it would refuse for a moment whoever connects."""
+    before = os.lstat(served.path)
+    looked = os.lstat
+    refused: asyncio.Queue[None] = asyncio.Queue()
+
+    def refuse(path: Any) -> os.stat_result:
+        if path != served.path:
+            return looked(path)
+        refused.put_nowait(None)
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(os, "lstat", refuse)
+    async with asyncio.timeout(3):
+        for _ in range(3):
+            await refused.get()
+    monkeypatch.undo()
+
+    assert os.lstat(served.path).st_ino == before.st_ino
+    assert (await served.ask("GET", "/v1/sys/health")).status == 200
+
+
 async def test_two_daemons_at_once_have_one_winner(node: Any, socket_path: str) -> None:
     for _ in range(20):
         both = [Served(node, settings_for(socket_path)) for _ in range(2)]
@@ -240,6 +265,33 @@ async def test_client_certificates_name_the_caller(serve: Any, rule: Any, certif
         return int(answer.split()[1]) if answer else None
 
     assert [await status(one) for one in ("good", "star", "stranger", None)] == [200, 403, None, None]
+
+
+async def test_a_connection_with_tls_ends_after_its_answer_when_another_server_goes_on(
+    serve: Any, node: Any, rule: Any, certificates: Path
+) -> None:
+    tls = Tls(*(str(certificates / name) for name in ("server.pem", "server.key", "ca.pem")))
+    served = await serve(access=[rule(common_name="deploy", may="reload")], tcp=Tcp("127.0.0.1:0", tls))
+    (host, port), *_ = served.server.addresses
+    context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
+    context.check_hostname = False
+    context.load_cert_chain(certificates / "good.pem", certificates / "good.key")
+    idle, _idle = await asyncio.open_connection(host, port, ssl=context)
+    busy, asks = await asyncio.open_connection(host, port, ssl=context)
+    node.finishes_at_once = False
+    asks.write(
+        b"POST /v1/sys/plugins/reload/auth/mock-plugin HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+    )
+    await node.asked.wait()
+
+    await served.server.quiesce(0.1)
+
+    answer = (await busy.read()).lower()
+    assert answer.startswith(b"http/1.1 202 ")
+    assert b"\r\nconnection: close\r\n" in answer
+    assert await idle.read() == b""
+    for writer in (asks, _idle):
+        writer.close()
 
 
 async def test_files_of_tls_that_cannot_be_read_are_an_error(node: Any, socket_path: str) -> None:

@@ -27,10 +27,14 @@ def on_a_terminal(*arguments, columns=80, meanwhile=lambda _: None, **environmen
         [*START, *arguments], stdout=theirs, stderr=theirs, env={**clean, "TERM": "xterm", **environment}
     ) as process:
         os.close(theirs)
-        meanwhile(process)
-        seen = b""
-        while piece := _read(ours):
-            seen += piece
+        try:
+            meanwhile(process)
+            seen = b""
+            while piece := _read(ours):
+                seen += piece
+        except BaseException:
+            process.kill()  # or it would be waited for without end
+            raise
     os.close(ours)
     return seen.decode(errors="replace").replace("\r\n", "\n"), process.returncode
 

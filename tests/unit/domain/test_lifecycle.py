@@ -1,6 +1,5 @@
 """Each rule of a mount's life as one short story. Any order of events: tests/property/."""
 
-import dataclasses
 from typing import get_args
 
 import pytest
@@ -8,7 +7,15 @@ from msgspec.structs import replace
 
 from supervisor import wire
 from supervisor.domain import errors, lifecycle
-from supervisor.domain.catalog import Launch, MountSpec, Policies, ReloadPolicy, RestartPolicy, StopPolicy
+from supervisor.domain.catalog import (
+    Launch,
+    MountSpec,
+    Policies,
+    Probe,
+    ReloadPolicy,
+    RestartPolicy,
+    StopPolicy,
+)
 from supervisor.domain.events import (
     EVENTS,
     Action,
@@ -22,6 +29,7 @@ from supervisor.domain.events import (
     Instance,
     KillTree,
     Outcome,
+    Paced,
     ProbeFailed,
     Reload,
     RunStopCommand,
@@ -33,6 +41,7 @@ from supervisor.domain.events import (
     Start,
     Stop,
     StopCommandDone,
+    TakeAsReady,
     TimerFired,
     TreeGone,
     TreeSurvived,
@@ -494,13 +503,111 @@ def test_a_probe_of_liveness_that_failed_too_often_is_a_crash_with_an_orderly_st
 def test_a_machine_without_room_for_a_process_is_no_reason_to_give_up(policy: str) -> None:
     policies = Policies(restart=RestartPolicy(policy=policy, burst=0))  # type: ignore[arg-type]
     mount, actions = drive(at_rest(policies), Start(V1, "s"))
+    now, pauses, told = 100.0, [], actions
     for number in range(1, 30):
-        mount, actions = drive(mount, SpawnFailed(number, "EAGAIN", transient=True))
-        assert 0.1 <= backoff(mount, actions, 100.0) <= 0.12
-        mount, _ = drive(mount, (200.0, TimerFired("backoff", number)))
+        mount, actions = drive(mount, (now, SpawnFailed(number, "EAGAIN", transient=True)))
+        told += actions
+        pauses.append(backoff(mount, actions, now))
+        now += pauses[-1]
+        mount, _ = drive(mount, (now, TimerFired("backoff", number)))
 
     assert mount.phase is Phase.STARTING
     assert mount.crashes == ()
+    assert 0.1 <= pauses[0] <= 0.12
+    assert all(30.0 <= pause <= 36.0 for pause in pauses[-10:])
+    assert answers(told) == [(("s",), FAILED, False)]
+    assert drive(mount, Spawned(30))[0].past.scarce == 0
+
+
+def test_a_reload_that_the_machine_has_no_room_for_is_tried_again_and_ends_ready() -> None:
+    mount, actions = drive(ready(), Reload(V2, "r"), Exited(1, "0"), TreeGone(1))
+    now = 100.0
+    for number in range(2, 8):
+        mount, more = drive(mount, (now, SpawnFailed(number, "EAGAIN", transient=True)))
+        actions += more
+        now += backoff(mount, more, now)
+        mount, more = drive(mount, (now, TimerFired("backoff", number)))
+        actions += more
+    mount, more = drive(mount, (now, BecameReady(8)))
+
+    assert now > 106.0
+    assert set(spawned(actions)) == {V2}
+    assert answers(actions + more) == [(("r",), DONE, False)]
+    assert mount.running.launch == V2
+
+
+def test_a_reload_that_there_is_no_room_for_in_all_its_time_is_rolled_back() -> None:
+    mount, actions = drive(ready(), Reload(V2, "r"), Exited(1, "0"), TreeGone(1))
+    now, number = 100.0, 2
+    while not mount.current or not mount.current.failure:
+        mount, _ = drive(mount, (now, SpawnFailed(number, "EAGAIN", transient=True)))
+        if mount.phase is Phase.BACKOFF:
+            now = mount.not_before
+            mount, _ = drive(mount, (now, TimerFired("backoff", number)))
+        number += 1
+    mount, actions = drive(mount, (now, BecameReady(number)))
+
+    assert now < 130.0
+    assert answers(actions) == [(("r",), ROLLED_BACK, False)]
+    assert mount.running.launch == V1
+
+
+@pytest.mark.parametrize(
+    ("command", "launch", "answered"),
+    [
+        (Start(V3, "c"), V2, [(("r", "c"), DONE, False)]),
+        (Reload(V3, "c"), V3, [(("r", "c"), DONE, False)]),
+    ],
+)
+def test_a_command_does_not_wait_for_the_pause_of_one_that_there_is_no_room_for(
+    command: Event, launch: Launch, answered: object
+) -> None:
+    waiting, _ = drive(
+        ready(), Reload(V2, "r"), Exited(1, "0"), TreeGone(1), SpawnFailed(2, "EAGAIN", transient=True)
+    )
+    mount, actions = drive(waiting, command, BecameReady(3))
+
+    assert waiting.phase is Phase.BACKOFF
+    assert ClearTimer("backoff", 2) in actions
+    assert mount.running.launch == launch
+    assert answers(actions) == answered
+
+
+def test_a_reload_during_a_rollback_that_there_is_no_room_for_comes_after_it() -> None:
+    waiting, _ = drive(
+        ready(), Reload(V2, "r"), Exited(1, "0"), TreeGone(1), Exited(2, "1"), TreeGone(2),
+        SpawnFailed(3, "EAGAIN", transient=True),
+    )  # fmt: skip
+    mount, actions = drive(
+        waiting, Reload(V3, "q"), BecameReady(4), Exited(4, "0"), TreeGone(4), BecameReady(5)
+    )
+
+    assert waiting.phase is Phase.BACKOFF
+    assert answers(actions) == [(("r",), ROLLED_BACK, False), (("q",), DONE, False)]
+    assert mount.running.launch == V3
+
+
+def test_a_restart_that_nobody_asked_for_waits_for_its_turn_and_says_so() -> None:
+    policies = Policies(restart=RestartPolicy(backoff=0.0))
+    waiting, actions = drive(
+        ready(policies), Exited(1, "exit 1"), TreeGone(1), Paced(1, "waits for its turn")
+    )
+    started, more = drive(waiting, TimerFired("backoff", 1))
+
+    assert SetTimer("backoff", 1, 100.0) in actions
+    assert spawned(actions) == []
+    assert waiting.reason == "exit 1; waits for its turn"
+    assert spawned(more) == [V1]
+    assert started.phase is Phase.STARTING
+    assert drive(waiting, Paced(0, "late")) == (waiting, [])
+
+
+def test_a_reload_waits_for_no_turn() -> None:
+    waiting, _ = drive(ready(), Exited(1, "exit 1"), TreeGone(1), Paced(1, "waits for its turn"))
+
+    _, actions = drive(waiting, Reload(V2, "r"))
+
+    assert spawned(actions) == [V2]
 
 
 def test_the_backoff_of_another_generation_starts_nothing() -> None:
@@ -508,6 +615,59 @@ def test_the_backoff_of_another_generation_starts_nothing() -> None:
 
     assert drive(waiting, TimerFired("backoff", 0)) == (waiting, [])
     assert drive(waiting, TimerFired("watch", 1)) == (waiting, [])
+
+
+# --- more time, and what nobody heard
+
+
+@pytest.mark.parametrize("order", [DEFAULTS, START_FIRST])
+def test_an_instance_that_asks_for_more_time_gets_it(order: Policies) -> None:
+    mount, _ = drive(ready(order), Reload(V2, "r"))
+    if order is DEFAULTS:
+        mount, _ = drive(mount, Exited(1, "0"), TreeGone(1))
+    mount, _ = drive(mount, Spawned(2))
+    waiting, actions = drive(mount, (110.0, TimerFired("ready", 2, extended=125.0)))
+    _, too_late = drive(waiting, (125.0, TimerFired("ready", 2, "no READY=1", extended=125.0)))
+
+    assert actions == [SetTimer("ready", 2, 125.0)]
+    assert SignalMain(2, 15) in too_late
+
+
+NOTIFY = Policies(ready=Probe("notify"))
+
+
+def test_an_adopted_instance_that_cannot_say_ready_again_is_taken_as_ready_and_that_is_told() -> None:
+    remembering_v1 = replace(at_rest(NOTIFY), good=V1)
+    mount, actions = drive(
+        remembering_v1, Adopted(instance(4, V1), ready=False), (110.0, TimerFired("ready", 4, "no READY=1"))
+    )
+
+    assert SetTimer("ready", 4, 110.0) in actions
+    assert TakeAsReady(4) in actions
+    assert mount.phase is Phase.READY
+    assert mount.reason == "taken as ready: adopted, and silent for 10s since"
+
+
+def test_an_adopted_instance_of_a_version_that_has_not_proved_itself_gives_way_to_the_one_that_has() -> None:
+    remembering_v1 = replace(at_rest(NOTIFY), good=V1)
+    mount, actions = drive(
+        remembering_v1, Adopted(instance(4, V2), ready=False), TimerFired("ready", 4), Exited(4, "signal 15"),
+        TreeGone(4), BecameReady(5),
+    )  # fmt: skip
+
+    assert TakeAsReady(4) not in actions
+    assert mount.running.launch == V1
+    assert mount.rolled_back_from == V2
+
+
+@pytest.mark.parametrize("policies", [DEFAULTS, Policies(ready=Probe("http"))])
+def test_an_adopted_instance_that_can_be_asked_again_must_answer(policies: Policies) -> None:
+    mount, actions = drive(
+        at_rest(policies), Adopted(instance(4, V1), ready=False), TimerFired("ready", 4, "refused")
+    )
+
+    assert mount.phase is Phase.STOPPING
+    assert SignalMain(4, 15) in actions
 
 
 # --- stop
@@ -681,7 +841,7 @@ def test_a_member_that_cannot_be_killed_makes_the_mount_failed_and_nothing_start
     assert mount.instance is not None
     assert mount.reason == "cannot kill pid 7"
     assert not spawned(actions)
-    assert answer(actions) == dataclasses.replace(answer(actions), outcome=FAILED, reason="cannot kill pid 7")
+    assert answer(actions) == replace(answer(actions), outcome=FAILED, reason="cannot kill pid 7")
 
 
 def test_a_stop_that_a_member_survived_has_failed_and_stays_sticky() -> None:
@@ -1006,10 +1166,10 @@ def test_a_first_that_survived_its_crash_is_tried_again_when_the_second_is_ready
 # --- what comes late, what changes nothing
 
 
-@pytest.mark.parametrize("event", [kind for kind in EVENTS if "generation" in kind.__dataclass_fields__])
+@pytest.mark.parametrize("event", [kind for kind in EVENTS if "generation" in kind.__struct_fields__])
 @pytest.mark.parametrize("phase", Phase)
 def test_what_comes_of_an_earlier_generation_changes_nothing(phase: Phase, event: type[Event]) -> None:
-    extra = {"reason": "late"} if "reason" in event.__dataclass_fields__ else {}
+    extra = {"reason": "late"} if "reason" in event.__struct_fields__ else {}
     extra |= {"name": "stop"} if event is TimerFired else {}
     living = None if phase in {Phase.STOPPED, Phase.BACKOFF} else instance(5, V1)
     mount = Mount(KEY, phase=phase, generation=5, instance=living, wanted=V1)
@@ -1091,7 +1251,7 @@ def test_what_was_rolled_back_is_forgotten_when_another_version_is_ready() -> No
 
 
 def test_the_tables_name_every_pair() -> None:
-    of_an_instance = {kind for kind in EVENTS if "generation" in kind.__dataclass_fields__}
+    of_an_instance = {kind for kind in EVENTS if "generation" in kind.__struct_fields__}
 
     assert set(EVENTS) == set(get_args(Event))
     assert set(TABLE) == {(phase, event) for phase in Phase for event in EVENTS}
@@ -1113,6 +1273,7 @@ def test_each_kind_of_action_is_asked_for_somewhere_above() -> None:
         KillTree,
         SetTimer,
         ClearTimer,
+        TakeAsReady,
         Answer,
     }
 

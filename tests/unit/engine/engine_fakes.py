@@ -7,10 +7,10 @@ waits for the wall clock: time passes by `FakeClock.advance`, and `settle` lets 
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from supervisor.domain.access import Caller
@@ -23,11 +23,21 @@ from supervisor.domain.catalog import (
     MountSpec,
     Plugin,
     Policies,
+    RestartRate,
     Version,
 )
-from supervisor.domain.errors import Cannot, CatalogInvalid, Fault, SpawnRefused, TargetUnfit, TreeSurvived
+from supervisor.domain.errors import (
+    Cannot,
+    CatalogInvalid,
+    Fault,
+    SpawnRefused,
+    TargetUnfit,
+    TreeSurvived,
+    Unavailable,
+)
 from supervisor.domain.events import Exit, Instance
-from supervisor.domain.memory import Remembered
+from supervisor.domain.legacy import Errand, HandedNode
+from supervisor.domain.memory import Remembered, Unrecorded
 from supervisor.domain.mount import Mount
 from supervisor.domain.names import ROOT, InstanceId, MountKey, Namespace, PluginRef, Seconds, instance_id
 from supervisor.domain.plan import ByMounts, Target
@@ -36,9 +46,12 @@ from supervisor.engine.facilities import About, Facilities
 from supervisor.engine.feed import Feed, Transition
 from supervisor.engine.mount import MountActor
 from supervisor.engine.node import Node, Options
+from supervisor.engine.pace import Pace
 from supervisor.engine.reload import Reload
 from supervisor.engine.world import Ended, World
 from supervisor.wire import InstanceRow, MountResult, ReloadData
+
+Read = TypeVar("Read")
 
 # --- the loop and the clock
 
@@ -117,6 +130,8 @@ class Script:
     never_ready: str | None = None
     """It can never be ready: the reason."""
     why_not: str = ""
+    says: str = ""
+    extended_until: Seconds | None = None
     refused: str | None = None
     transient: bool = False
     ignores_signals: bool = False
@@ -140,6 +155,8 @@ class FakeProcess:
         self.checks: list[bool | asyncio.Future[None]] = []
         """What the next liveness checks find; well when there is none."""
         self.checked = 0
+        self.policies: Policies | None = None
+        """Those it was configured with since its start."""
         self._ready: asyncio.Event = asyncio.Event()
         self._tell: list[Callable[[Exit], None]] = []
 
@@ -177,6 +194,14 @@ class FakeProcess:
     def why_not_ready(self) -> str:
         return self.script.why_not
 
+    @property
+    def extended_until(self) -> Seconds | None:
+        return self.script.extended_until
+
+    @property
+    def says(self) -> str:
+        return self.script.says
+
 
 class FakeProcesses:
     def __init__(self, clock: FakeClock) -> None:
@@ -184,6 +209,7 @@ class FakeProcesses:
         """By version."""
         self.spawned: list[FakeProcess] = []
         self.did: list[str] = []
+        self.forgotten: list[MountKey] = []
         self.unsupported_versions: dict[str, str] = {}
         self.most_starting = 0
         self.most_of_one_mount = 0
@@ -213,6 +239,9 @@ class FakeProcesses:
 
     def unsupported(self, launch: Launch) -> str | None:
         return self.unsupported_versions.get(launch.version)
+
+    def unclaimed(self) -> list[str]:
+        return []
 
     async def spawn(
         self, key: MountKey, instance: Instance, policies: Policies, identity: Identity | None
@@ -256,11 +285,17 @@ class FakeProcesses:
         process.exit(signal=9)
         process.is_gone = True
 
+    def configure(self, process: FakeProcess, policies: Policies) -> None:
+        process.policies = policies
+
     def became_ready(self, process: FakeProcess) -> None:
         process.ready_at = self._clock.time()
 
     def leave(self, process: FakeProcess) -> None:
         process.is_left = True
+
+    def forget(self, key: MountKey) -> None:
+        self.forgotten.append(key)
 
     def usage(self, process: FakeProcess) -> tuple[float, int] | None:
         return None if process.status else (1.5, 4096)
@@ -277,15 +312,28 @@ class FakeFound:
 class FakeRemains:
     def __init__(self) -> None:
         self.found: list[FakeFound] = []
+        self.dead: dict[MountKey, int] = {}
+        """The last generation of mounts of which nothing lives."""
         self.troubles: list[str] = []
         self.gate: asyncio.Event | None = None
         self.policies: dict[MountKey, Policies] = {}
+        self.launch_of: Callable[[Unrecorded], Launch | None] = lambda *_: None
 
-    async def living(self, policies: Callable[[MountKey], Policies]) -> tuple[list[FakeFound], list[str]]:
+    async def living(
+        self,
+        policies: Callable[[MountKey], Policies],
+        launch_of: Callable[[Unrecorded], Launch | None],
+    ) -> tuple[list[FakeFound], dict[MountKey, int], list[str]]:
         if self.gate is not None:
             await self.gate.wait()
         self.policies = {one.key: policies(one.key) for one in self.found}
-        return self.found, self.troubles
+        self.launch_of = launch_of
+        self.is_clear = False
+        generations = self.dead | {one.key: one.instance.generation for one in self.found}
+        return self.found, generations, self.troubles
+
+    def clear(self) -> None:
+        self.is_clear = True
 
 
 # --- files
@@ -330,17 +378,18 @@ class FakeBinaries:
 
 
 class FakeCatalogFile:
-    def __init__(self, says: Catalog | CatalogInvalid) -> None:
+    def __init__(self, says: Catalog | CatalogInvalid | Unavailable) -> None:
         self.path = "/etc/plugind/catalog.yaml"
         self.says = says
         self.saved: Catalog | None = None
+        self.why_none: str | None = None
         self.fails_to_keep: str | None = None
         self.gate: asyncio.Event | None = None
         """While it is there and not set, `last_good` does not return."""
         self._last: Catalog | None = None
 
     async def load(self) -> Catalog:
-        if isinstance(self.says, CatalogInvalid):
+        if isinstance(self.says, CatalogInvalid | Unavailable):
             raise self.says
         self._last = self.says
         return self.says
@@ -400,13 +449,22 @@ class FakeHistory:
     def __init__(self) -> None:
         self.documents: dict[str, bytes] = {}
         self.writes: list[str] = []
+        self.noted: set[str] = set()
 
     async def append(self, reload_id: str, document: bytes) -> None:
+        self.noted.discard(reload_id)
         self.writes.append(reload_id)
         self.documents[reload_id] = document
 
     async def amend(self, reload_id: str, document: bytes) -> None:
         await self.append(reload_id, document)
+
+    async def note(self, reload_id: str, document: bytes) -> None:
+        self.noted.add(reload_id)
+        self.documents[reload_id] = document
+
+    def unended(self) -> list[bytes]:
+        return [document for known, document in self.documents.items() if known in self.noted]
 
     def get(self, reload_id: str) -> bytes | None:
         return self.documents.get(reload_id)
@@ -426,19 +484,43 @@ class FakeAudit:
         self.entries.append(entry)
 
 
+class FakeJournal:
+    def __init__(self) -> None:
+        self.data = b""
+        self.writes: list[bool] = []
+        """Of each, whether it was afresh."""
+        self.fails: str | None = None
+
+    async def load(self, read: Callable[[bytes], Read]) -> Read:
+        if self.fails is not None:
+            raise Cannot(self.fails)
+        return read(self.data)
+
+    async def write(self, make: Callable[[], bytes], *, afresh: bool) -> int:
+        if self.fails is not None:
+            raise Cannot(self.fails)
+        self.data = make() if afresh else self.data + make()
+        self.writes.append(afresh)
+        return len(self.data)
+
+
 class FakeLogs:
     def __init__(self) -> None:
-        self.opened: dict[MountKey, int] = {}
+        self.opened: dict[MountKey, str] = {}
         self.marks: list[tuple[InstanceId, str]] = []
         self.lines: dict[InstanceId, list[str]] = {}
         """What each instance wrote."""
         self.is_broken = False
+        self.kept: set[MountKey] = set()
 
-    def open(self, key: MountKey) -> int:
-        return self.opened.setdefault(key, 1000 + len(self.opened))
+    def open(self, key: MountKey) -> str:
+        return self.opened.setdefault(key, f"/dev/fd/{1000 + len(self.opened)}")
 
     def close(self, key: MountKey) -> None:
         self.opened.pop(key, None)
+
+    def keep_only(self, keys: Collection[MountKey]) -> None:
+        self.kept = set(keys)
 
     async def drain(self, key: MountKey) -> None: ...
 
@@ -521,6 +603,7 @@ class Bench:
     tasks: asyncio.TaskGroup
     clock: FakeClock = field(default_factory=FakeClock)
     policies: Policies = DEFAULTS
+    rate: RestartRate = field(default_factory=RestartRate)
     amended: list[tuple[str, Ended]] = field(default_factory=list)
     told: list[Transition] = field(default_factory=list)
 
@@ -535,6 +618,7 @@ class Bench:
             self.logs,
             self.memory,
             self.feed,
+            Pace(self.clock, self.rate),
             self.tasks,
             lambda command, ended: self.amended.append((command, ended)),
         )
@@ -553,6 +637,19 @@ class Bench:
         return self.tasks.create_task(self.actor.ask(event, event.command))
 
 
+class FakeSuccessor:
+    def __init__(self) -> None:
+        self.refuses: str | None = None
+        self.took_over: list[Errand] = []
+
+    async def check(self) -> None:
+        if self.refuses is not None:
+            raise Cannot(self.refuses)
+
+    def take_over(self, errand: Errand) -> None:
+        self.took_over.append(errand)
+
+
 class House:
     """A node and what it works with."""
 
@@ -565,13 +662,25 @@ class House:
         self.logs = FakeLogs()
         self.memory = FakeMemory()
         self.history = FakeHistory()
+        self.journal = FakeJournal()
         self.audit = FakeAudit()
         self.file = FakeCatalogFile(a_catalog())
+        self.successor = FakeSuccessor()
         self.parallel = 4
+        self.handed: HandedNode | None = None
+        self.errand: Errand | None = None
 
     def build(self) -> Node:
         return Node(
-            About("host-a", "1.2.3", 42, {"cgroups": "no"}, self.parallel),
+            About(
+                "host-a",
+                "1.2.3",
+                42,
+                {"cgroups": "no"},
+                self.parallel,
+                handed=self.handed,
+                errand=self.errand,
+            ),
             Facilities(
                 self.clock,
                 self.processes,
@@ -580,8 +689,10 @@ class House:
                 self.logs,
                 self.memory,
                 self.history,
+                self.journal,
                 self.audit,
                 self.file,
+                self.successor,
             ),
             self.tasks,
         )
@@ -657,8 +768,10 @@ if TYPE_CHECKING:
         ports.Logs,
         ports.Memory,
         ports.History,
+        ports.Journal,
         ports.Audit,
         ports.CatalogFile,
+        ports.Successor,
     ] = (
         _clock,
         FakeProcesses(_clock),
@@ -667,6 +780,8 @@ if TYPE_CHECKING:
         FakeLogs(),
         FakeMemory(),
         FakeHistory(),
+        FakeJournal(),
         FakeAudit(),
         FakeCatalogFile(a_catalog()),
+        FakeSuccessor(),
     )

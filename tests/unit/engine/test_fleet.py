@@ -1,6 +1,7 @@
 """All mounts: what a start of the daemon adopts, starts and leaves, what apply does, how it ends."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from structlog.testing import capture_logs
 
 from supervisor.domain.catalog import EMPTY, Policies, ReloadPolicy, StopPolicy
 from supervisor.domain.errors import NotFound
-from supervisor.domain.memory import Remembered, StoppedBy
+from supervisor.domain.memory import Remembered, StoppedBy, Unrecorded
+from supervisor.domain.names import instance_id
 from supervisor.engine.reload import Options
 
 BY_HAND = StoppedBy("bob", 1.0)
@@ -132,6 +134,45 @@ async def test_an_adopted_instance_that_dies_is_restarted_as_the_catalog_says(ho
     assert house.processes.living()[0] is not process
 
 
+async def test_an_id_that_a_former_daemon_gave_is_not_given_again_though_it_was_not_remembered(
+    house: House,
+) -> None:
+    house.memory.disk[a_key("auth/a")] = Remembered(generation=7)
+    house.remains.dead = {a_key("auth/a"): 8}
+    house.adopted("auth/b", generation=2)
+    house.adopted("auth/b", generation=3, ready=False)  # start_first: the second one
+
+    await house.begun(a_catalog("auth/a", "auth/b"))
+    await house.reload()
+
+    assert [house.memory.disk[a_key(path)].generation for path in ("auth/a", "auth/b")] >= [8, 3]
+    assert house.remains.is_clear
+    assert [process.instance.generation for process in house.processes.of("auth/a")] == [9, 10]
+    assert [process.instance.generation for process in house.processes.of("auth/b")] == [2, 3, 4]
+
+
+async def test_what_a_lost_instance_was_started_from_is_what_worked_or_what_the_catalog_says(
+    house: House,
+) -> None:
+    key = a_key("auth/a")
+    house.memory.disk[key] = Remembered(good=V1, rolled_back_from=V2)
+    row = dict.fromkeys(("at", "event", "before", "after"), "") | {"namespace": "root", "mount": "auth/a"}
+    house.journal.data = json.dumps(row | {"id": 1, "instance": instance_id(key, 3), "pid": 7}).encode()
+
+    await house.begun(a_catalog("auth/a", pin="v3"))
+
+    def known(version: str, plugin: str = "auth/mock", pid: int = 7, path: str = "auth/a") -> str | None:
+        mount = a_key(path)
+        seen = Unrecorded(mount, instance_id(mount, 3), pid, plugin, version)
+        launch = house.remains.launch_of(seen)
+        return launch and launch.version
+
+    assert [known(version) for version in ("v1", "v2", "v3", "v4")] == ["v1", "v2", "v3", None]
+    assert known("v1", plugin="auth/other") is None
+    assert known("v1", path="auth/gone") is None
+    assert known("v1", pid=8) is None, "what a main process left behind is not taken for it"
+
+
 async def test_adopted_instances_have_the_settings_of_the_catalog_or_the_default_ones(house: House) -> None:
     house.adopted("auth/a")
     house.adopted("auth/unknown")
@@ -220,6 +261,7 @@ async def test_a_removed_mount_is_forgotten_with_all_it_had(house: House) -> Non
     assert house.node.instances(a_key("x").namespace) == []
     assert a_key("auth/a") not in house.memory.known
     assert house.logs.opened == {}
+    assert house.processes.forgotten == [a_key("auth/a")]
     with pytest.raises(NotFound):
         house.node.why(a_key("auth/a"))
 

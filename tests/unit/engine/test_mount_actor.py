@@ -1,14 +1,23 @@
 """One actor: events in turn, actions in order, every command answered, a fault costs this mount only."""
 
 import asyncio
+from dataclasses import replace as replace_policies
+from functools import partial
 from typing import Any
 
 import pytest
-from engine_fakes import V1, V2, Bench, Script, a_key, keeping, settle, with_liveness
+from engine_fakes import V1, V2, Bench, FakeClock, Script, a_key, keeping, settle, with_liveness
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from supervisor.domain.catalog import Policies, ReloadPolicy, RestartPolicy, StopPolicy
+from supervisor.domain.catalog import (
+    Policies,
+    Probe,
+    ReloadPolicy,
+    RestartPolicy,
+    RestartRate,
+    StopPolicy,
+)
 from supervisor.domain.events import (
     Configure,
     Exit,
@@ -23,6 +32,7 @@ from supervisor.domain.events import (
 from supervisor.domain.memory import StoppedBy
 from supervisor.domain.mount import Mount
 from supervisor.domain.names import instance_id
+from supervisor.engine.pace import Pace
 from supervisor.engine.world import Ended
 
 START_FIRST = Policies(reload=ReloadPolicy(order="start_first"))
@@ -213,7 +223,7 @@ async def test_a_machine_without_room_for_a_process_is_waited_for_and_never_give
     waiting = bench.phase
 
     bench.processes.scripts["v1"].refused = None
-    await bench.clock.advance(1)
+    await bench.clock.advance(60)
 
     assert (waiting, bench.phase) == ("backoff", "ready")
 
@@ -551,3 +561,93 @@ async def test_what_the_start_of_a_new_daemon_runs_is_answered_without_anybody_a
     assert bench.amended == []
     assert isinstance(await bench.asked(Start(V2, "s1")), Ended)
     assert bench.processes.living()[0].instance.launch == V1
+
+
+# --- turns, more time, other settings
+
+
+ONE_AT_A_TIME = RestartRate(per_second=1.0, burst=1)
+
+
+async def test_restarts_take_turns_in_order_and_say_so() -> None:
+    async with keeping() as tasks:
+        clock = FakeClock()
+        pace, came = Pace(clock, ONE_AT_A_TIME), []
+        waits = [pace.turn(partial(came.append, number)) for number in range(4)]
+        at_once = list(came)
+        waits[2][0].cancel()  # type: ignore[index]  # it waits
+        await clock.advance(1.5)
+        then = list(came)
+        await clock.advance(10)
+
+        assert tasks
+        assert waits[0] is None
+        assert "waits for its turn: 1 other first, 1 restarts a second" in waits[2][1]  # type: ignore[index]
+        assert (at_once, then, came) == ([0], [0, 1], [0, 1, 3])
+        assert pace.turn(partial(came.append, 4)) is None
+
+
+async def test_a_crash_waits_for_its_turn_and_a_reload_does_not() -> None:
+    async with keeping() as tasks:
+        bench = await running(Bench(tasks, rate=ONE_AT_A_TIME))
+        bench.processes.spawned[0].exit(1)
+        await bench.clock.advance(0.2)
+        bench.processes.spawned[1].exit(1)
+        await bench.clock.advance(0.5)
+        waiting = (bench.phase, bench.actor.mount.reason or "")
+        ended = await bench.asked(Reload(V2, "r1"))
+        await bench.clock.advance(5)
+
+        assert waiting[0] == "backoff"
+        assert waiting[1].startswith("exit 1; waits for its turn: 0 others first")
+        assert bench.steps.count("Paced") == 1
+        assert ended.outcome is Outcome.DONE
+        assert len(bench.processes.spawned) == 3
+
+
+async def test_an_instance_that_asked_for_more_time_is_given_it(bench: Bench) -> None:
+    bench.processes.scripts["v1"] = Script(ready=False, extended_until=bench.clock.time() + 25)
+    bench.actor.post(Start(V1))
+    await bench.clock.advance(24)
+    waiting = bench.phase
+
+    await bench.clock.advance(2)
+
+    assert waiting == "starting"
+    assert 15 in bench.processes.spawned[0].signals
+
+
+async def test_other_liveness_takes_effect_on_what_runs(bench: Bench) -> None:
+    await running(bench)
+    process = bench.processes.spawned[0]
+    process.checks = [False] * 10
+
+    bench.actor.post(Configure(with_liveness(failures=2)))
+    await bench.clock.advance(15)
+    checked = process.checked
+    bench.actor.post(Configure(Policies()))
+    await bench.clock.advance(100)
+
+    assert (checked, process.checked, process.status) == (1, 1, None)
+    assert process.policies == Policies()
+    bench.actor.post(Configure(with_liveness(failures=2)))
+    await bench.clock.advance(21)
+    assert process.is_gone
+
+
+async def test_one_that_is_taken_as_ready_is_recorded_so_and_its_liveness_watched() -> None:
+    policies = replace_policies(with_liveness(failures=2), ready=Probe("notify"))
+    async with keeping() as tasks:
+        bench = Bench(tasks, policies=policies)
+        bench.processes.scripts["v1"] = Script(ready=False)
+        instance = Instance(instance_id(bench.actor.key, 5), 5, V1)
+        process = bench.processes.make(bench.actor.key, instance)
+        with capture_logs():
+            bench.actor.adopt(instance, process, ready=False)
+            await bench.clock.advance(11)
+        known = (bench.phase, process.ready_at is not None)
+        process.checks = [False] * 10
+        await bench.clock.advance(21)
+
+        assert known == ("ready", True)
+        assert process.is_gone

@@ -1,9 +1,9 @@
 """Which transitions people are told of, under which name, and what `why` shows of each."""
 
-import dataclasses
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from engine_fakes import V1, V2, a_key
 from msgspec.structs import replace
@@ -59,7 +59,7 @@ def step(before: Mount, event: Event, after: Mount, *actions: Any) -> Transition
         (step(STOPPED, Stop(), STOPPED), []),
         (step(FAILED, Stop(), FAILED), []),
         (step(READY, Stop(), READY, ROLLED_BACK), [("warning", "reload_rolled_back", "exit 7")]),
-        (step(READY, Stop(), READY, dataclasses.replace(ROLLED_BACK, outcome=Outcome.DONE)), []),
+        (step(READY, Stop(), READY, msgspec.structs.replace(ROLLED_BACK, outcome=Outcome.DONE)), []),
     ],
     ids=lambda value: (
         f"{type(value.event).__name__} {value.before.phase}" if isinstance(value, Transition) else ""

@@ -10,6 +10,7 @@ from engine_fakes import (
     PLAIN,
     V1,
     V2,
+    FakeProcess,
     House,
     Script,
     a_catalog,
@@ -117,6 +118,21 @@ async def test_an_edit_while_the_files_are_being_checked_changes_nothing_of_this
     assert house.row("auth/a").pinned_version == "v3"
 
 
+async def test_a_disk_that_does_not_tell_what_the_catalog_is_leaves_what_is_in_force(house: House) -> None:
+    await house.begun(a_catalog("auth/a"))
+    good, house.file.says = house.file.says, Unavailable("cannot look at the catalog: input/output error")
+
+    await house.node.catalog_changed()
+
+    assert house.node.status().catalog.faults == ["cannot look at the catalog: input/output error"]
+    with pytest.raises(Unavailable):
+        await house.node.reload(ByMounts(("auth/a",)), ROOT, PLAIN, ALICE, "r1")
+    house.file.says = good
+    await house.node.catalog_changed()
+    assert house.node.status().catalog.faults == []
+    assert house.row("auth/a").state == "ready"
+
+
 async def test_a_plan_shows_drift_and_touches_nothing(house: House) -> None:
     await house.begun(a_catalog("auth/a", own={"auth/b": "v1"}))
     house.pin("v2")
@@ -173,6 +189,36 @@ async def test_a_report_is_known_while_it_is_under_way_and_from_history_later(ho
     assert house.node.report("unknown") is None
 
 
+async def test_a_reload_that_its_plugind_did_not_survive_is_told_as_interrupted(house: House) -> None:
+    await house.begun(a_catalog("auth/a", "auth/b"))
+    done = (await house.reload("auth/a")).reload_id
+    house.processes.gate = asyncio.Event()
+    begun = (await house.reload("auth/b")).reload_id
+
+    await house.begun(a_catalog("auth/a", "auth/b"))
+
+    first, second = house.node.history(5)
+    assert (first.reload_id, first.done, results(first)) == (begun, True, {"auth/b": "interrupted"})
+    assert (second.reload_id, results(second)) == (done, {"auth/a": "reloaded"})
+    assert first.finished_at is not None
+    assert house.history.unended() == []
+
+
+async def test_nothing_is_killed_before_a_next_plugind_would_know_of_the_reload(house: House) -> None:
+    await house.begun(a_catalog("auth/a"))
+    noted: list[set[str]] = []
+    signal_main = house.processes.signal_main
+
+    def spy(process: FakeProcess, number: int) -> None:
+        noted.append(set(house.history.noted))
+        signal_main(process, number)
+
+    house.processes.signal_main = spy  # type: ignore[method-assign]
+    reload_id = (await house.reload()).reload_id
+
+    assert noted == [{reload_id}]
+
+
 async def test_history_is_newest_first_and_no_longer_than_asked(house: House) -> None:
     await house.begun(a_catalog("auth/a", "auth/b"))
     done = [(await house.reload("auth/a")).reload_id for _ in range(3)]
@@ -218,6 +264,15 @@ async def test_a_stop_by_hand_is_on_disk_before_its_answer(house: House) -> None
     assert (row.result, row.plugin, row.mount) == ("stopped", "auth/mock", "auth/a")
     assert held is not None
     assert held.who == "bob"
+
+
+async def test_a_start_by_hand_is_on_disk_before_its_answer(house: House) -> None:
+    await house.begun(a_catalog("auth/a"))
+    await house.node.stop(A, BOB)
+
+    await house.node.start(A, ALICE)
+
+    assert house.memory.disk[A].held is None, "a next plugind would stop it again"
 
 
 async def test_a_start_ends_the_hold(house: House) -> None:
@@ -312,6 +367,32 @@ async def test_after_a_rollback_a_start_runs_what_last_worked_and_checks_that_fi
     row = await house.node.start(A, ALICE)
 
     assert (row.result, row.new_version) == ("started", "v1")
+
+
+async def test_a_rollback_is_on_disk_before_its_answer(house: House) -> None:
+    await rolled_back(house)
+
+    assert house.memory.disk[A].rolled_back_from == V2, "a next plugind would start it once more"
+
+
+async def test_a_version_that_works_after_all_is_on_disk_before_its_answer(house: House) -> None:
+    await rolled_back(house)
+    del house.processes.scripts["v2"]
+
+    await house.reload()
+
+    assert house.row("auth/a").version == "v2"
+    assert house.memory.disk[A].rolled_back_from is None, "a next plugind would start v1"
+
+
+async def test_a_mount_that_an_apply_removes_is_forgotten_on_disk_before_its_answer(house: House) -> None:
+    await house.begun(a_catalog("auth/a", "auth/b"))
+    await house.node.stop(A, BOB)
+    house.file.says = a_catalog("auth/b")
+
+    await house.apply()
+
+    assert A not in house.memory.disk, "a next plugind would hold it, were it listed again"
 
 
 async def rolled_back(house: House) -> None:
@@ -560,6 +641,15 @@ async def test_logs_are_read_of_mounts_of_the_catalog_and_of_those_that_still_ru
 
     assert await house.node.log_tail(A, 1) == [b"a line of auth/a/ in root"]
     assert [line async for line in house.node.log_follow(B, 1)] == [b"a line of auth/b/ in root"]
+
+
+async def test_a_mount_that_was_never_applied_has_no_log_to_follow(house: House) -> None:
+    await house.begun(a_catalog("auth/a"))
+    house.file.says = a_catalog("auth/a", "auth/b")
+    await house.node.catalog_changed()
+
+    with pytest.raises(NotFound, match="was never applied"):
+        house.node.log_follow(B, 1)
 
 
 async def test_a_start_by_hand_that_turns_out_bad_later_is_in_no_history(house: House) -> None:

@@ -10,7 +10,6 @@ import resource
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from engine_fakes import (
     FakeClock,
     FakeFound,
     FakeHistory,
+    FakeJournal,
     FakeLogs,
     FakeMemory,
     FakeProcess,
@@ -35,6 +35,7 @@ from engine_fakes import (
     a_spec,
     nonsense,
 )
+from msgspec.structs import replace
 
 from supervisor.domain.catalog import Launch, LogPolicy, MountSpec, Policies, Probe
 from supervisor.domain.errors import Cannot, CatalogInvalid, PlugindError, SpawnRefused, TargetUnfit
@@ -47,11 +48,15 @@ from supervisor.files.catalog_file import CatalogFile
 from supervisor.files.layers import NO_DEFAULTS
 from supervisor.host.audit import AuditLog
 from supervisor.host.history import History
-from supervisor.host.instances import Instances, Running
+from supervisor.host.identity import Scarce
+from supervisor.host.instances import Instances
+from supervisor.host.journal import Journal
 from supervisor.host.logs import Logs
 from supervisor.host.memory import Memory
+from supervisor.host.processes import Handle
 from supervisor.host.records import InstanceRecords
 from supervisor.host.remains import Remains
+from supervisor.host.running import Running
 
 KEY = a_key("team-a:auth/a")
 DEADLINE = 5.0
@@ -124,7 +129,8 @@ class RealStage:
         if does in SCRIPTS and not path.exists():
             path.write_text(f"#!/bin/sh\n{SCRIPTS[does]}\n")
             path.chmod(0o755)
-        return replace(V1, version=path.name, command=str(path), sha256=None)
+        limits = replace(V1.limits, nice=os.nice(0))  # with another one, nice(1) is what is started
+        return replace(V1, version=path.name, command=str(path), sha256=None, limits=limits)
 
     def end(self, process: Running) -> None:
         Path(f"{process.instance.launch.command}.pipe").write_text("end\n")
@@ -161,10 +167,15 @@ class Play:
         for process in self._started:
             self.processes.leave(process)
         self.stage = self.stage.next()
-        found, troubles = await self.stage.remains.living(lambda _: Policies())
+        found, _, troubles = await self.stage.remains.living(lambda _: Policies(), lambda *_: None)
+        self.stage.remains.clear()
         assert troubles == []
         self._started = [one.process for one in found]
         return list(found)
+
+    def settled(self) -> None:
+        """Nothing is left to end."""
+        self._started.clear()
 
     async def end(self, process: Any, grace: float = 0.0) -> None:
         if process in self._started:
@@ -350,6 +361,27 @@ async def test_what_was_ended_is_not_found(play: Play) -> None:
     assert await play.next() == []
 
 
+@pytest.mark.parametrize("play", ["real"], indirect=True)
+async def test_who_cannot_be_watched_for_want_of_descriptors_is_not_killed_for_that(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scarce(*_: object) -> None:
+        raise Scarce("cannot watch it: too many open files")
+
+    process = await play.spawn("sleeps")
+    with monkeypatch.context() as patched:
+        patched.setattr(Handle, "open", scarce)
+        with pytest.raises(Scarce):
+            await play.next()
+
+    found, _, troubles = await play.stage.remains.living(lambda _: Policies(), lambda *_: None)
+
+    assert troubles == []
+    assert [one.process.pid for one in found] == [process.pid]
+    await play.stage.processes.end_tree(found[0].process, 0.0)
+    play.settled()
+
+
 async def test_the_last_lines_of_an_instance_are_its_own(play: Play) -> None:
     first = await play.spawn("waits", 1)
     play.stage.end(first)
@@ -449,6 +481,42 @@ def history(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ports.Hi
     real.close()
 
 
+@pytest.fixture(params=["fake", "real"])
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> ports.Journal:
+    return FakeJournal() if request.param == "fake" else Journal(tmp_path / "transitions.jsonl")
+
+
+async def test_a_journal_that_was_never_written_is_empty(journal: ports.Journal) -> None:
+    assert await journal.load(bytes) == b""
+
+
+async def test_a_journal_grows_until_it_is_written_afresh(journal: ports.Journal) -> None:
+    sizes = [
+        await journal.write(lambda: b"1\n", afresh=True),
+        await journal.write(lambda: b"22\n", afresh=False),
+    ]
+    grown = await journal.load(bytes)
+    await journal.write(lambda: b"3\n", afresh=True)
+
+    assert (sizes, grown) == ([2, 5], b"1\n22\n")
+    assert await journal.load(bytes) == b"3\n"
+
+
+async def test_a_journal_that_is_a_link_is_replaced_and_never_followed(tmp_path: Path) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "transitions.jsonl"
+    victim.write_text("mine")
+    path.symlink_to(victim)
+    journal = Journal(path)
+
+    for attempt in (journal.load(bytes), journal.write(lambda: b"x", afresh=False)):
+        with pytest.raises(Cannot):
+            await attempt
+    await journal.write(lambda: b"x\n", afresh=True)
+
+    assert victim.read_text() == "mine"
+    assert await journal.load(bytes) == b"x\n"
+
+
 async def test_history_gives_back_what_was_appended(history: ports.History) -> None:
     await history.append("r1", b'{"a":1}')
 
@@ -463,6 +531,16 @@ async def test_history_lists_the_newest_first_and_no_more_than_asked(history: po
     assert history.latest(3) == [b"4", b"3", b"2"]
     assert history.latest(0) == history.latest(-1) == []
     assert len(history.latest(100)) == 5
+
+
+async def test_history_knows_what_was_noted_and_never_ended(history: ports.History) -> None:
+    for number in range(3):
+        await history.note(f"r{number}", b"%d" % number)
+    await history.append("r1", b"10")
+    await history.amend("r2", b"20")
+
+    assert history.unended() == [b"0"]
+    assert history.latest(3) == [b"20", b"10", b"0"]
 
 
 async def test_what_is_amended_keeps_its_place(history: ports.History) -> None:

@@ -52,6 +52,22 @@ async def test_a_broken_file_at_the_very_first_start_is_an_empty_catalog() -> No
     assert (staging.state().source, staging.state().loaded_at) == ("none", None)
 
 
+async def test_why_there_is_no_last_good_catalog_either_is_said_until_there_is_a_good_one() -> None:
+    file = FakeCatalogFile(nonsense())
+    file.why_none = "cannot use catalog.json: it is damaged"
+    staging = Staging(file)
+
+    with capture_logs() as logs:
+        await staging.begin()
+        await staging.look_again()
+
+    assert staging.state().faults == ["catalog.yaml:3:1: unknown key", file.why_none]
+    assert [line["reason"].endswith(file.why_none) for line in logs] == [True]
+    file.says = ONE
+    await staging.look_again()
+    assert staging.state().faults == []
+
+
 async def test_a_bad_edit_is_reported_once_and_changes_nothing() -> None:
     file = FakeCatalogFile(ONE)
     staging = Staging(file)

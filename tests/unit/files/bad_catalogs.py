@@ -648,6 +648,30 @@ BAD = [
         ('8:21: cpu: "0" is not a number above 0',),
     ),
     Bad(
+        "a nice that there is not",
+        READY,
+        "      limits: {nice: -21}\n",
+        ('8:22: nice: "-21" is not a whole number from -20 to 19',),
+    ),
+    Bad(
+        "an oom_score_adj that is none",
+        READY,
+        "      limits: {oom_score_adj: --5}\n",
+        ('8:31: oom_score_adj: "--5" is not a whole number from -1000 to 1000',),
+    ),
+    Bad(
+        "a umask that YAML reads as a number",
+        READY,
+        "      umask: 022\n",
+        ('8:14: umask: YAML reads 022 as a number: quote it: "022"',),
+    ),
+    Bad(
+        "a group that cannot be one",
+        READY,
+        "      groups: [audio, a:b]\n",
+        ('8:23: "a:b" cannot be the name of a user or group',),
+    ),
+    Bad(
         "a limit that there is not",
         READY,
         "      limits: {memroy: 1GiB}\n",

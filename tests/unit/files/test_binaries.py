@@ -4,11 +4,11 @@ import hashlib
 import os
 import struct
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from supervisor.domain.catalog import FromFile, Launch, Mark, MountSpec, Policies
 from supervisor.domain.errors import Cannot, TargetUnfit

@@ -121,6 +121,18 @@ async def test_a_state_folder_that_cannot_be_written_is_told(file: CatalogFile) 
         await file.keep()
 
 
+async def test_a_disk_that_does_not_tell_what_is_there_is_told(
+    file: CatalogFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "is_dir", damaged)
+
+    with pytest.raises(Unavailable, match=r"cannot look at the catalog .*: input/output error"):
+        await file.load()
+
+
 async def test_a_pin_is_set_in_the_file(file: CatalogFile) -> None:
     edit = await file.set_pin(MOCK, "v1")
 

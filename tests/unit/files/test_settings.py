@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.domain.catalog import AccessRule, Cluster, Settings, Socket, Tcp, Tls
+from supervisor.domain.catalog import AccessRule, Cluster, RestartRate, Settings, Socket, Tcp, Tls
 from supervisor.domain.errors import CatalogInvalid
 from supervisor.domain.names import Namespace
 from supervisor.files.layers import NO_DEFAULTS
@@ -32,6 +32,10 @@ def test_every_key_is_optional(text: str) -> None:
     assert (settings.runtime_dir, settings.state_dir) == ("/run/plugind", "/var/lib/plugind")
     assert settings.log_dir == "/var/log/plugind"
     assert settings.node
+
+
+def test_the_rate_of_restarts_is_read() -> None:
+    assert parsed("restarts: {per_second: 0.5}").restarts == RestartRate(0.5, 100)
 
 
 def test_the_sample_of_the_design_is_read() -> None:
@@ -88,6 +92,8 @@ access:
         ('tcp: {address: "10.0.0.1:8200"}', '1:16: 10.0.0.1:8200 is not loopback: "tls" is needed'),
         ('tcp: {address: "localhost:1", tls: {cert: x}}', '1:36: missing key "key"'),
         ("logs: {max_size: lots}", '1:18: max_size: "lots" is not a size'),
+        ("restarts: {burst: 0}", '1:19: burst: "0" is not a whole number from 1 to 100000'),
+        ("restarts: {per_second: 0}", '1:24: per_second: "0" is not a number above 0'),
         ("logs: {keep: -1}", '1:14: keep: "-1" is not a whole number'),
         ("defaults: {redy: {}}", '1:12: unknown key "redy": did you mean "ready"?'),
         ("defaults: {sha256: maybe}", '1:20: sha256: "maybe" is none of optional, required'),

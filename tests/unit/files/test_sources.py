@@ -96,7 +96,7 @@ def test_a_file_that_grew_too_large_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "a.yaml").open("wb") as file:
         file.truncate((16 << 20) + 1)
 
-    assert fault_of(tmp_path / "a.yaml") == ": is larger than 16 MiB"
+    assert fault_of(tmp_path / "a.yaml") == ": is larger than 8 MiB"
 
 
 def test_half_a_save_is_not_taken_for_a_catalog(tmp_path: Path) -> None:

@@ -68,3 +68,57 @@ def test_an_orphan_that_ends_is_reaped_within_seconds() -> None:
         asyncio.run(main())
         """
     )
+
+
+def test_a_child_that_died_before_it_was_adopted_is_told_its_exit_status() -> None:
+    assert runs_well(
+        """
+        import tempfile
+        from pathlib import Path
+        from supervisor.domain.catalog import Launch, LogPolicy, Policies
+        from supervisor.domain.events import Exit
+        from supervisor.domain.names import ROOT, MountKey, PluginRef, instance_id
+        from supervisor.host import processes
+        from supervisor.host.identity import current_boot_id, start_ticks
+        from supervisor.host.instances import Instances
+        from supervisor.host.logs import Logs
+        from supervisor.host.records import InstanceRecord, InstanceRecords
+        from supervisor.host.remains import Remains
+
+        async def main(folder):
+            processes.ORPHANS_SOON = 0  # what adopts may be slow
+            logs = Logs(folder / "fifos", folder / "log", LogPolicy())
+            logs.start()
+            records = InstanceRecords(folder / "instances")
+            records.load()
+            instances = Instances(folder, records, logs)
+            pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], {}, setsid=True)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            launch = Launch(PluginRef("auth", "mock"), "v1", "/bin/sh", None)
+            key = MountKey(ROOT, "auth/mock")
+            records.intend(
+                InstanceRecord(
+                    id=instance_id(key, 1), namespace="root", mount="auth/mock", generation=1,
+                    boot_id=current_boot_id(), launch=launch, started_at=0.0, pid=pid,
+                    start_ticks=start_ticks(pid), ready=True,
+                )
+            )
+            instances.open()
+            for _ in range(10):
+                await asyncio.sleep(0.01)
+
+            remains = Remains(instances, records)
+            found, _, troubles = await remains.living(lambda _: Policies(), lambda *_: None)
+
+            assert troubles == []
+            [one] = found
+            told = asyncio.get_running_loop().create_future()
+            one.process.on_exit(told.set_result)
+            assert await asyncio.wait_for(told, 10) == Exit(code=3)
+            await instances.end_tree(one.process, 0.0)
+            instances.close()
+            logs.stop()
+        with tempfile.TemporaryDirectory() as folder:
+            asyncio.run(main(Path(folder)))
+        """
+    )

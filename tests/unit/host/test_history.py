@@ -27,6 +27,31 @@ def opened(path: Path, troubles: list[str] | None = None) -> History:
     return history
 
 
+async def test_what_a_killed_plugind_had_noted_is_known_to_the_next_until_it_is_ended(path: Path) -> None:
+    history = opened(path)
+    await history.note("r1", b"1")
+    await history.note("r2", b"2")
+    await history.append("r2", b"20")
+
+    again = opened(path)
+    assert again.unended() == [b"1"]
+    await again.append("r1", b"10")
+
+    assert opened(path).unended() == []
+    assert opened(path).latest(2) == [b"20", b"10"]
+
+
+async def test_a_compaction_keeps_what_is_under_way(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_LINES", 3)
+    history = opened(path)
+    await history.note("r0", b"0")
+    for number in range(1, 5):
+        await history.append(f"r{number}", b"%d" % number)
+
+    assert path.read_bytes().count(b"\n") <= 5
+    assert opened(path).unended() == [b"0"]
+
+
 async def test_reports_survive_a_restart_in_their_order(path: Path) -> None:
     history: ports.History = opened(path)
     await history.append("r1", b'{"n":1}')

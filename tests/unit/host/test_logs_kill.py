@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from host_probing import entered
+
 from supervisor.domain.catalog import LogPolicy
 from supervisor.domain.names import ROOT, MountKey
 from supervisor.host.logfifo import Fifo
@@ -56,7 +58,7 @@ def test_after_each_of_many_kills_the_next_daemon_goes_on_without_gap_or_repeat(
     with subprocess.Popen(
         [sys.executable, "-c", WRITER],
         stdin=subprocess.PIPE,
-        stdout=fifo.refreshed(),
+        stdout=entered(fifo.door),
         stderr=subprocess.PIPE,
     ) as writer:
         fifo.close()

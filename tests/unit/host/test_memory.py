@@ -105,6 +105,30 @@ async def test_without_a_flush_it_is_on_disk_soon(path: Path, monkeypatch: pytes
     assert Memory(path, nothing_wrong).load() == {MOCK: HELD}
 
 
+async def test_what_takes_long_to_write_is_written_less_often(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, loop = Memory(path, nothing_wrong), asyncio.get_running_loop()
+    begun: list[float] = []
+    written = asyncio.Event()
+
+    def slow(*_: object, **__: object) -> None:
+        begun.append(loop.time())
+        threading.Event().wait(0.02)
+        loop.call_soon_threadsafe(written.set)
+
+    monkeypatch.setattr(module, "write_whole", slow)
+
+    async with asyncio.timeout(30), running(memory):
+        for generation in range(3):
+            memory.remember(MOCK, Remembered(generation=generation + 1))
+            await written.wait()
+            written.clear()
+
+    assert begun[1] - begun[0] > module.SHARE * 0.02
+    assert begun[2] - begun[1] > module.SHARE * 0.02
+
+
 async def test_a_thousand_flushes_at_once_cost_two_writes(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,13 +10,15 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from host_probing import a_subject, descriptors, is_ready_within
+from structlog.testing import capture_logs
 
 from supervisor.domain.catalog import Liveness, Probe
 from supervisor.domain.errors import Cannot
-from supervisor.host.probes import Subject, prepare_both
+from supervisor.host.probes import Subject, prepare_both, reconsidered
 from supervisor.host.probes import notify as module
 from supervisor.host.probes.kind import Setup
 from supervisor.host.probes.notices import LONGEST, Notice, Sender, objection, read_notice
@@ -183,18 +185,21 @@ async def test_what_was_said_before_anyone_waits_is_heard(probe: Notify, tmp_pat
 async def test_everything_else_that_is_said_is_kept(probe: Notify, tmp_path: Path) -> None:
     probe.attend(a_subject(tmp_path, belongs={os.getpid(), 4711}.__contains__))
     before = asyncio.get_running_loop().time()
-    for text in (
-        b"MAINPID=4711",
-        b"MAINPID=4712",
-        b"ERRNO=13",
-        b"EXTEND_TIMEOUT_USEC=5000000",
-        b"STOPPING=1",
-    ):
-        say(probe, text)
-    say(probe, b"WATCHDOG=1\nSTATUS=loading")
-    await all_handled(probe)
+    with capture_logs() as told:
+        for text in (
+            b"MAINPID=4711",
+            b"MAINPID=4712",
+            b"MAINPID=4712",
+            b"ERRNO=13",
+            b"EXTEND_TIMEOUT_USEC=5000000",
+            b"STOPPING=1",
+        ):
+            say(probe, text)
+        say(probe, b"WATCHDOG=1\nSTATUS=loading")
+        await all_handled(probe)
 
     assert probe.main_pid == 4711
+    assert [line["reason"] for line in told] == ["MAINPID=4712 names no process of this instance"]
     assert probe.extended_until is not None
     assert probe.extended_until >= before + 5
     assert probe.watchdog_at is not None
@@ -202,7 +207,8 @@ async def test_everything_else_that_is_said_is_kept(probe: Notify, tmp_path: Pat
     assert probe.stopping
     assert probe.why_not() == (
         f"notify {tmp_path}/notify: no READY=1; it says: loading; "
-        "it says: Permission denied (ERRNO=13); it says that it is stopping"
+        "it says: Permission denied (ERRNO=13); it says that it is stopping; "
+        "it had asked for more time"
     )
 
 
@@ -390,3 +396,42 @@ def test_a_folder_that_cannot_hold_it_is_told_and_nothing_is_held(tmp_path: Path
         Notify(Setup(Probe("notify"), str(tmp_path / folder)))
 
     assert descriptors() == before
+
+
+# --- other settings for what runs
+
+WATCHED = Liveness(Probe("notify"), interval=2.0)
+ASKED = Liveness(Probe("unix", address="/nowhere.sock"), interval=2.0)
+
+
+async def test_an_instance_that_knows_its_watchdog_keeps_the_rhythm_that_it_was_told(tmp_path: Path) -> None:
+    ready, former = prepare_both(Probe("notify"), WATCHED, str(tmp_path))
+    ready.attend(a_subject(tmp_path))
+    assert isinstance(ready, Notify)
+
+    shorter = reconsidered(ready, former, replace(WATCHED, interval=0.5), str(tmp_path))
+    short = ready._watchdog
+    longer = reconsidered(ready, shorter, replace(WATCHED, interval=60.0), str(tmp_path))
+    long = ready._watchdog
+    other = reconsidered(ready, longer, ASKED, str(tmp_path))
+    off = ready._watchdog
+    none = reconsidered(ready, other, None, str(tmp_path))
+    again = reconsidered(ready, none, WATCHED, str(tmp_path))
+
+    assert shorter is longer is again is ready
+    assert (short, long, off, ready._watchdog) == (2.0, 60.0, 0.0, 2.0)
+    assert none is None
+    assert other is not None
+    ready.close()
+
+
+@pytest.mark.parametrize("kind", ["notify", "exec"])
+async def test_watchdog_messages_are_not_asked_of_an_instance_that_was_not_told(
+    tmp_path: Path, kind: Literal["notify", "exec"]
+) -> None:
+    ready, former = prepare_both(Probe(kind), None, str(tmp_path))
+
+    with pytest.raises(Cannot, match="its next start tells it"):
+        reconsidered(ready, former, WATCHED, str(tmp_path))
+
+    ready.close()

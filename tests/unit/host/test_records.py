@@ -268,6 +268,18 @@ def test_text_that_is_no_unicode_is_an_error_of_that_instance_only(records: Inst
         records.intend(a_record(mount="\udcff"))
 
 
+def test_a_disk_that_does_not_tell_which_records_there_are_ends_the_start(
+    records: InstanceRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "iterdir", damaged)
+
+    with pytest.raises(Cannot, match="Input/output error"):
+        records.load()
+
+
 def test_an_id_is_what_names_the_file(folder: Path, records: InstanceRecords) -> None:
     records.intend(a_record(id=InstanceId("abc-1")))
 
