@@ -1,4 +1,4 @@
-"""For every test: with CI=true a skip is a failure, unless it is listed with its reason."""
+"""With CI=true a skip is a failure, unless listed with its reason; second tries are few and told."""
 
 import os
 import shutil
@@ -10,6 +10,9 @@ import pytest
 # whoever runs the tests in the background of a script has it ignored, and what they start with them
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+SECOND_TRIES = 5
+"""So many may fail at first in a run with `--reruns`; more are no accident."""
 
 os.umask(0o022)  # what others of a group may write, plugind does not run
 
@@ -40,3 +43,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("needs"):
         if shutil.which(mark.args[0]) is None:
             pytest.skip(f"{mark.args[0]} is not installed: apt-get install {mark.args[0]}")
+
+
+def _second_tries(config: pytest.Config) -> list[pytest.TestReport]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return reporter.getreports("rerun") if reporter is not None else []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for report in _second_tries(config):
+        terminalreporter.section(f"tried twice: {report.nodeid}", "-")
+        terminalreporter.write_line(report.longreprtext)
+    if len(_second_tries(config)) > SECOND_TRIES:
+        terminalreporter.write_line(f"failed: more than {SECOND_TRIES} tests were tried twice", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if len(_second_tries(session.config)) > SECOND_TRIES:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
