@@ -103,10 +103,10 @@ class Capture:
             self._ring += handed.kept
             self._reason = "of the plugind before"
 
-    def left(self, fd: int) -> HandedFifo:
-        """After `close`: for the next plugind, with a descriptor of the FIFO."""
+    def left(self) -> HandedFifo:
+        """After a `close` that leaves it: for the next plugind."""
         namespace = str(self.key.namespace)
-        return HandedFifo(namespace, self.key.path, fd, bytes(self._ring), self.lost, self._has_gap)
+        return HandedFifo(namespace, self.key.path, self.fifo.fd, bytes(self._ring), self.lost, self._has_gap)
 
     def begin(self, now: Seconds) -> None:
         """Find out what a former plugind left, and have the file."""
@@ -174,7 +174,10 @@ class Capture:
             watcher.wake()
 
     def close(self, scratch: Scratch, now: Seconds, *, leaves: bool = False) -> None:
-        """Drain it and let go of its descriptors. What no disk took by now is lost, unless it `leaves` it."""
+        """Drain it and let go of its descriptors. What no disk took by now is lost.
+
+        Unless it `leaves` that, and the descriptor of the FIFO.
+        """
         if not (leaves and self.is_failing):  # there is more room in the FIFO
             self.drain(scratch, now)
         self.index.flush()
@@ -189,7 +192,8 @@ class Capture:
             )
         self.is_closed = True
         self._file.close()
-        self.fifo.close()
+        if not leaves:
+            self.fifo.close()
         self.wake()
 
     def _fail(self, error: OSError, now: Seconds) -> None:

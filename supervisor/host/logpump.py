@@ -122,13 +122,13 @@ class Pump:
         else:
             self._unwatched.discard(capture)
 
-    def remove(self, capture: Capture) -> None:
+    def remove(self, capture: Capture, *, leaves: bool = False) -> None:
         if self._captures.pop(capture.fifo.fd, None) is not None and capture not in self._unwatched:
             self._epoll.unregister(capture.fifo.fd)
         self._unwatched.discard(capture)
         self._failing.discard(capture)
         self._large.pop(capture, None)
-        capture.close(self._scratch, time.monotonic(), leaves=self._leaves)
+        capture.close(self._scratch, time.monotonic(), leaves=leaves)
 
     def drain(self, capture: Capture) -> None:
         if not capture.is_closed:
@@ -226,6 +226,6 @@ class Pump:
     def _close(self) -> None:
         self._obey_all()
         for capture in tuple(self._captures.values()):
-            self.remove(capture)
+            self.remove(capture, leaves=self._leaves)
         self._epoll.close()
         self._scratch.close()

@@ -6,7 +6,6 @@ rotates (`logfile.py`), with an index of instances beside it (`logindex.py`); re
 """
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from contextlib import aclosing, suppress
 from functools import partial
@@ -55,22 +54,19 @@ class Logs:
         self._captures.clear()
 
     def leave(self) -> tuple[HandedFifo, ...]:
-        """Stop, with descriptors that keep what is in the FIFOs until another plugind takes them."""
-        found: list[tuple[Capture, int]] = []
-        for capture in self._captures.values():
-            with suppress(OSError):  # none is left: then it is as after a crash
-                found.append((capture, os.dup(capture.fifo.fd)))
+        """Stop, and leave the FIFOs open, so that what is in them is there when another plugind takes them.
+
+        Their own descriptors: for others there may be no room, and with a FIFO goes what no disk took.
+        """
         self._post_waiting()
         self._pump.stop(leaves=True)
-        self._captures.clear()
-        return tuple(capture.left(descriptor) for capture, descriptor in found)
+        captures, self._captures = self._captures, {}
+        return tuple(capture.left() for capture in captures.values())
 
     def take(self, handed: Iterable[HandedFifo]) -> None:
         """Capture what the plugind before this one did."""
         for fifo in handed:
-            with suppress(OSError, Cannot):  # whoever starts something there will hear of it
-                self._captured(fifo.key, fifo)
-            os.close(fifo.fd)
+            self._captured(fifo.key, fifo)
 
     def set_policy(self, policy: LogPolicy) -> None:
         """Rotate by `policy` from now on."""
@@ -203,7 +199,7 @@ class Logs:
             raise Cannot(f"cannot open the log of {key}: {error}") from error
 
     def _captured(self, key: MountKey, handed: HandedFifo | None = None) -> Capture:
-        fifo = Fifo.opened(self._fifo(key))
+        fifo = Fifo.opened(self._fifo(key)) if handed is None else Fifo(self._fifo(key), handed.fd)
         path = self._path(key)
         log = self._log.bind(namespace=str(key.namespace), mount=key.shown)
         index = Index(path.with_name(path.name + ".index"), self._policy.keep + 1)

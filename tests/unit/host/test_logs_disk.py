@@ -6,7 +6,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,16 @@ async def logs_in(runtime: Path, log_dir: Path, max_size: int = 16 << 20) -> Asy
             yield logs
     finally:
         logs.stop()
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture
@@ -184,6 +194,27 @@ async def test_what_no_disk_took_goes_to_the_next_plugind(tmp_path: Path) -> Non
         assert await logs.tail(KEY, 1) == [b"20000"]
         path.rmdir()
         await until_written(logs, fd, b"20001")
+
+        assert lines_of(path) == list(range(20_002))
+
+
+async def test_it_goes_over_also_where_no_descriptor_is_to_be_had(tmp_path: Path) -> None:
+    path = tmp_path / "log" / "root" / "auth+mock.log"
+    path.mkdir(parents=True)
+    async with (
+        logs_in(tmp_path / "run", tmp_path / "log") as logs,
+        logs_in(tmp_path / "run", tmp_path / "log") as of_the_next,
+    ):
+        fd = entered(logs.open(KEY))
+        await prints_numbers(fd, 0, 20_000)
+        await logs.drain(KEY)
+        with no_descriptors():
+            left = logs.leave()
+            os.write(fd, b"20000\n")
+            of_the_next.take(left)
+        await of_the_next.drain(KEY)
+        path.rmdir()
+        await until_written(of_the_next, fd, b"20001")
 
         assert lines_of(path) == list(range(20_002))
 
