@@ -1,7 +1,6 @@
 """A reload or an apply from the request to the last mount: wait, show how far it is, report."""
 
 import select
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Final, TypeVar
 import click
 
 from supervisor.cli.client import LONG, Daemon, NotReachable, Refused, quoted
+from supervisor.cli.progress import BAD, Screen
 from supervisor.cli.render import (
     NOTHING,
     Cell,
@@ -20,7 +20,6 @@ from supervisor.cli.render import (
     between,
     counted,
     duration,
-    plural,
     rows_of,
     shown_mount,
     texts_of,
@@ -39,7 +38,6 @@ LONGEST_PAUSE: Final = 0.2
 PATIENCE: Final = 30.0
 """Seconds for which a daemon that was there may be away: it is upgraded or started again."""
 LOG_LINES: Final = 5
-BAD: Final = frozenset({"failed", "rolled_back", "interrupted"})
 RESULTS: Final[dict[str, Style]] = {
     "reloaded": "good",
     "started": "good",
@@ -105,8 +103,8 @@ def wishes(options: Mapping[str, object]) -> Wishes:
 
 def carry_out(session: Session, daemon: Daemon, target: str, asked: Wishes) -> int:
     """Ask for it, see it to its end, print the report; the exit status."""
-    has_progress = sys.stderr.isatty() and not session.as_json and not asked.is_rehearsal
-    body = {**asked.body, "wait": asked.wait and not has_progress}
+    screen = None if session.as_json or asked.is_rehearsal else Screen.of_terminal()
+    body = {**asked.body, "wait": asked.wait and screen is None}
     try:
         answer = daemon.ask("POST", target, body, quiet_for=LONG)
     except KeyboardInterrupt:
@@ -117,7 +115,7 @@ def carry_out(session: Session, daemon: Daemon, target: str, asked: Wishes) -> i
     if answer.status == 202:  # noqa: PLR2004 - HTTP: accepted
         if not asked.wait:
             return _begun(session, data, reload_id)
-        data = follow(daemon, reload_id, has_progress=has_progress)
+        data = follow(daemon, reload_id, screen)
     status = print_report(session, data)
     if status == 0 and answer.errors:
         session.tell("pluginctl: " + "\n".join(answer.errors))
@@ -134,8 +132,8 @@ def _begun(session: Session, data: Row, reload_id: str) -> int:
     return 0
 
 
-def follow(daemon: Daemon, reload_id: str, *, has_progress: bool) -> Row:
-    """The report of a reload under way, once it is done."""
+def follow(daemon: Daemon, reload_id: str, screen: Screen | None) -> Row:
+    """The report of a reload under way, once it is done; meanwhile `screen` shows how far it is."""
     began = monotonic()
     heard = began
     pause = FIRST_PAUSE
@@ -153,8 +151,8 @@ def follow(daemon: Daemon, reload_id: str, *, has_progress: bool) -> Row:
                     ) from error
             if state and is_done(state):
                 break
-            if has_progress:
-                _draw(progress(state, monotonic() - began))
+            if screen is not None:
+                screen.show(state, monotonic() - began)
             select.select([], [], [], pause)
             pause = min(pause * 2, LONGEST_PAUSE)
     except KeyboardInterrupt:
@@ -162,8 +160,8 @@ def follow(daemon: Daemon, reload_id: str, *, has_progress: bool) -> Row:
             f"interrupted; {reload_id} goes on: follow it with pluginctl reload-status --wait {reload_id}"
         ) from None
     finally:
-        if has_progress:
-            _draw("")
+        if screen is not None:
+            screen.clear()
     return full_report(daemon, reload_id, state)
 
 
@@ -183,21 +181,6 @@ def full_report(daemon: Daemon, reload_id: str, state: Row) -> Row:
     except Refused:
         report = {"reload_id": reload_id}
     return {**state, **report}
-
-
-def progress(state: Row, seconds: float) -> str:
-    """One line: how many mounts are done, and how."""
-    rows = rows_of(state, "mounts")
-    counts = Counter(word(row.get("result")) for row in rows)
-    waiting = counts.pop("pending", 0)
-    parts = [f"{len(rows) - waiting} of {plural(len(rows), 'mount')} done"] if rows else ["under way"]
-    failed = counted({name: counts[name] for name in sorted(BAD)})
-    return f"{', '.join([*parts, *([failed] if failed else [])])}  {seconds:.1f}s"
-
-
-def _draw(line: str) -> None:
-    sys.stderr.write(f"\r\x1b[K{line}")
-    sys.stderr.flush()
 
 
 def print_report(session: Session, data: Row) -> int:

@@ -3,7 +3,8 @@
 import click
 
 from supervisor.cli.client import LONG, quoted_path
-from supervisor.cli.follow import BAD, SOME_FAILED, result_trouble, results_table
+from supervisor.cli.follow import SOME_FAILED, result_trouble, results_table
+from supervisor.cli.progress import BAD
 from supervisor.cli.render import word
 from supervisor.cli.session import Session, read_mount
 

@@ -5,7 +5,8 @@ from typing import Final
 
 import click
 
-from supervisor.cli.follow import BAD, RESULTS
+from supervisor.cli.follow import RESULTS
+from supervisor.cli.progress import BAD
 from supervisor.cli.render import Cell, Row, between, counted, local_time, rows_of, word
 from supervisor.cli.session import Session, shared_options
 

@@ -1,10 +1,9 @@
 """`pluginctl reload-status`: how far a reload is, or how it ended."""
 
-import sys
-
 import click
 
 from supervisor.cli.follow import follow, full_report, is_done, print_report, reload_state
+from supervisor.cli.progress import Screen
 from supervisor.cli.session import Session, shared_options
 
 
@@ -21,6 +20,6 @@ def command(session: Session, reload_id: str, *, wait: bool) -> int:
     daemon = session.daemon()
     state = reload_state(daemon, reload_id)
     if wait and not is_done(state):
-        has_progress = sys.stderr.isatty() and not session.as_json
-        return print_report(session, follow(daemon, reload_id, has_progress=has_progress))
+        screen = None if session.as_json else Screen.of_terminal()
+        return print_report(session, follow(daemon, reload_id, screen))
     return print_report(session, full_report(daemon, reload_id, state))

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import pytest
 
 from supervisor.cli.commands import top
+from supervisor.cli.progress import progress
 from supervisor.cli.render import Look, visible, visible_lines
 
 START = [sys.executable, "-m", "supervisor.cli.main"]
@@ -89,13 +90,59 @@ def test_a_reload_shows_how_far_it_is_and_then_only_the_report(daemon) -> None:
 
     assert status == 0
     assert daemon.asked[0].body == {"wait": False}
-    progress, _, report = seen.rpartition("\r\x1b[K")
-    assert progress.startswith("\r\x1b[K2 of 3 mounts done, 1 failed  ")
+    shown, _, report = seen.rpartition("\r\x1b[J")
+    assert shown.startswith("\r\x1b[J+ root  m0/  reloaded  -  -\nx root  m1/  failed  -  -\n| root  m2/\n")
+    assert "\n2 of 3 mounts done, 1 failed  " in shown
+    assert shown.endswith("\x1b[3A")
     assert report == (
         "NAMESPACE  MOUNT  VERSION  PID  DOWN  RESULT    NOTE\n"
         "root       m0/    -        -    -     reloaded\n"
         "reload r-1: 1 reloaded\n"
     )
+
+
+def test_a_reload_that_somebody_else_began_is_shown_in_the_same_way(daemon) -> None:
+    request = "GET sys/plugins/reload/backend/status?reload_id=r-1"
+    row = {"namespace": "root", "mount": "m", "result": "reloaded"}
+    daemon.answer(request, {"mounts": [{**row, "result": "pending"}], "done": False})
+    daemon.answer(request, {"mounts": [{**row, "result": "pending"}], "done": False})
+    daemon.answer(request, {"mounts": [row], "done": True})
+    daemon.answer("GET supervisor/reloads/r-1", {"reload_id": "r-1", "mounts": [row], "done": True})
+
+    seen, status = on_a_terminal("reload-status", "--wait", "r-1", NO_COLOR="1")
+
+    assert status == 0
+    assert "| root  m/\n0 of 1 mount done" in seen
+    assert seen.endswith("reload r-1: 1 reloaded\n")
+
+
+def test_few_mounts_have_a_line_each_and_what_is_done_says_what_runs() -> None:
+    state = {
+        "mounts": [
+            {
+                "namespace": "team-a/dev",
+                "mount": "auth/mock",
+                "result": "rolled_back",
+                "old_version": "v1",
+                "new_version": "v1",
+                "down_seconds": 0.25,
+            },
+            {"namespace": "root", "mount": "kv", "result": "pending"},
+        ]
+    }
+
+    assert progress(state, 1.5, Look(), turn=1) == [
+        "x team-a/dev  auth/mock/  rolled back  v1 → v1  250ms",
+        "/ root        kv/",
+        "1 of 2 mounts done, 1 rolled back  1.5s",
+    ]
+
+
+def test_many_mounts_share_a_bar_that_keeps_to_the_width() -> None:
+    rows = [{"mount": f"m{n}", "result": "reloaded" if n < 300 else "pending"} for n in range(400)]
+
+    assert progress({"mounts": rows}, 2.0, Look()) == [f"[{'#' * 22}{'.' * 8}] 300 of 400 mounts done  2.0s"]
+    assert [len(line) for line in progress({"mounts": rows}, 2.0, Look(width=20))] == [19]
 
 
 def test_a_log_on_a_terminal_shows_its_escapes_instead_of_obeying(daemon) -> None:
