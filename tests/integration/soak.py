@@ -92,6 +92,10 @@ class Run:
             for name, row in rows.items()
             if row["state"] not in {"ready", "stopped"}
         ]
+        for name, known in self.soak.model.mounts.items():  # a new plugind answers before it has begun
+            row = rows.get(name)
+            if known.is_doubtful and row and row["state"] == "stopped" and not row["stopped_by"]:
+                found.append(f"{name} is not started yet")
         said = {row["instance"] for row in rows.values()} - {None}
         runs = {instance for there in seen.values() for instance in there.instances}
         return found + [f"plugind tells of {sorted(said)}, there are {sorted(runs)}"] * (said != runs)
