@@ -79,7 +79,7 @@ def _waited_for(mount: Mount, event: Start, now: Seconds) -> Replacement:
 
 def stop(mount: Mount, event: Stop, now: Seconds) -> Moved:
     """Stop what runs or is about to; commands that wait for a start are told so."""
-    why = f"stopped by hand by {event.by.who}" if event.by else "plugind is stopping it"
+    why = f"stopped by hand by {event.by.who}" if event.by else event.why
     told = answer(mount, mount.current, Outcome.SKIPPED, why, now)
     told += answer(mount, mount.queued, Outcome.SKIPPED, why, now)
     stopping = replace(

@@ -46,10 +46,11 @@ class Start(msgspec.Struct, frozen=True):
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """Stop, and where `by` is somebody, stay stopped until a Start."""
+    """Stop, and where `by` is somebody, stay stopped until a Start; `why` if nobody stopped it by hand."""
 
     command: str = ""
     by: StoppedBy | None = None
+    why: str = "plugind is stopping it"
 
 
 class Reload(msgspec.Struct, frozen=True):

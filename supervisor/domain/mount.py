@@ -107,6 +107,15 @@ class Mount(msgspec.Struct, frozen=True):
         return cast(Instance, self.instance)
 
     @property
+    def bound_for(self) -> Launch | None:
+        """What runs once all that was asked for is done."""
+        if self.queued is not None:
+            return self.queued.launch
+        if self.current is not None and self.current.failure is None:
+            return self.current.launch
+        return self.wanted or (self.instance.launch if self.instance is not None else None)
+
+    @property
     def second_is_coming(self) -> bool:
         """start_first: a second instance is under start and nothing speaks against it yet."""
         wanted = self.current is not None and self.current.failure is None

@@ -194,7 +194,7 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
         actor = self._actors.get(key)
         if actor is None:
             return Ended(key, Outcome.DONE)
-        ended = await actor.ask(events.Stop(command), command)
+        ended = await actor.ask(events.Stop(command, why="its mount is no longer in the catalog"), command)
         if actor.mount.is_empty and self._actors.get(key) is actor:  # another apply may have been first
             del self._actors[key]
             self._world.memory.forget(key)
@@ -227,8 +227,4 @@ def launch_to_restart(spec: MountSpec, mount: Mount) -> Launch:
     """What runs, or what is about to: a restart undoes no reload. Where nothing runs, what a start runs."""
     if mount.held is not None or mount.instance is None:
         return launch_to_start(spec, mount)
-    if mount.queued is not None:
-        return mount.queued.launch
-    if mount.current is not None and mount.current.failure is None:
-        return mount.current.launch
-    return mount.wanted or mount.instance.launch
+    return mount.bound_for or launch_to_start(spec, mount)

@@ -18,10 +18,9 @@ NOT_LISTED = "no longer in the catalog: apply stops it"
 
 
 def current(actor: MountActor[P]) -> Current:
-    """What a mount runs, or ran last, for a plan."""
+    """What a mount runs or is about to run, or ran last, for a plan."""
     mount = actor.mount
-    launch = mount.instance.launch if mount.instance else mount.wanted or actor.last_launch
-    return Current(launch, mount.policies, held=mount.held is not None)
+    return Current(mount.bound_for or actor.last_launch, mount.policies, held=mount.held is not None)
 
 
 def instance_row(

@@ -325,7 +325,7 @@ async def test_a_mount_that_is_removed_while_it_is_reloaded_ends_stopped_and_bot
     apply = await house.apply()
 
     assert results(reload) == {"auth/a": "skipped"}
-    assert row_of(reload, "auth/a").error == "plugind is stopping it"
+    assert row_of(reload, "auth/a").error == "its mount is no longer in the catalog"
     assert results(apply) == {"auth/a": "stopped"}
     assert house.processes.living() == []
 
