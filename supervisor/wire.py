@@ -98,6 +98,17 @@ class MountResult(msgspec.Struct, kw_only=True):
     log: list[str] = []
 
 
+class RehearsedResult(MountResult, kw_only=True):
+    """The row of a dry run: nothing was done, and `result` is what it is without doing anything."""
+
+    would_be: Result
+    """What it would be, if all goes well."""
+    old_sha256: str | None = None
+    new_sha256: str | None = None
+    changed: list[str] = []
+    """Keys of the catalog in which the two differ; of `env` only the names of variables."""
+
+
 class ReloadData(msgspec.Struct, kw_only=True):
     """`data` of a reload or an apply, also what history keeps."""
 

@@ -214,8 +214,8 @@ def results_table(rows: list[Row], look: Look) -> str:
 
 
 def _result_line(row: Row, look: Look) -> list[Cell]:
-    result = word(row.get("result"))
-    shown = result.replace("_", " ")
+    result = word(row.get("would_be") or row.get("result"))
+    shown = _result(row)
     return [
         word(row.get("namespace")),
         shown_mount(row),
@@ -223,8 +223,23 @@ def _result_line(row: Row, look: Look) -> list[Cell]:
         look.change(word(row.get("old_pid")), word(row.get("new_pid"))),
         duration(row.get("down_seconds")),
         (shown, RESULTS[result]) if result in RESULTS else shown,
-        "" if result in BAD or not row.get("error") else str(row["error"]),
+        _note(row, result),
     ]
+
+
+def _result(row: Row) -> str:
+    """Of a dry run what it would be, where it would be done anything with."""
+    would_be = word(row.get("would_be"))
+    if would_be in {"reloaded", "started", "stopped"}:
+        return f"would be {would_be}"
+    return word(row.get("result")).replace("_", " ")
+
+
+def _note(row: Row, result: str) -> str:
+    changed = ", ".join(texts_of(row, "changed"))
+    if changed:
+        return f"changed: {changed}"
+    return "" if result in BAD or not row.get("error") else str(row["error"])
 
 
 def result_trouble(row: Row, look: Look) -> str:
@@ -239,14 +254,14 @@ def result_trouble(row: Row, look: Look) -> str:
 
 
 def _summary(data: Row, rows: list[Row]) -> str:
-    counts = Counter(word(row.get("result")) for row in rows)
+    counts = Counter(map(_result, rows))
     name = (
         "dry run"
         if data.get("dry_run")
         else f"{word(data.get('verb') or 'reload')} {word(data.get('reload_id'))}"
     )
     took = between(data.get("started_at"), data.get("finished_at"))
-    results = counted(counts, tuple(RESULTS)) or "no mount was touched"
+    results = counted(counts, tuple(name.replace("_", " ") for name in RESULTS)) or "no mount was touched"
     silent = ", ".join(texts_of(data, "pending")) if data.get("scope") == "global" else ""
     left = (
         f" (still under way{f' on {visible(silent)}' if silent else ''})" if data.get("done") is False else ""

@@ -16,11 +16,11 @@ import structlog
 from supervisor.domain.catalog import MountSpec
 from supervisor.domain.events import Outcome
 from supervisor.domain.names import MountKey, Seconds
-from supervisor.domain.plan import Current, Step
+from supervisor.domain.plan import Current, Step, changed_keys
 from supervisor.engine.liveness import pause
 from supervisor.engine.ports import Clock
 from supervisor.engine.world import Ended
-from supervisor.wire import MountResult, ReloadData, Result
+from supervisor.wire import MountResult, RehearsedResult, ReloadData, Result
 
 log = structlog.get_logger(__name__)
 Verb = Literal["reload", "start", "stop", "settings", "keep"]
@@ -189,22 +189,30 @@ def pending(job: Job) -> MountResult:
     )
 
 
-def dry_row(job: Job, current: Current | None) -> MountResult:
-    """What would happen with a mount: the versions, and `unchanged`, as nothing was done."""
-    row = pending(job)
-    row.result = "unchanged"
-    row.old_version = current.launch.version if current and current.launch else None
-    row.new_version = row.old_version if job.verb in {"keep", "settings"} else None
-    if job.spec is not None and job.verb in {"reload", "start"}:
-        row.new_version = job.spec.launch.version
+def dry_row(job: Job, current: Current | None) -> RehearsedResult:
+    """What would happen with a mount, and `unchanged`, as nothing was done."""
+    row = RehearsedResult(
+        namespace=str(job.key.namespace),
+        mount=job.key.path,
+        plugin=job.plugin,
+        result="unchanged",
+        would_be=DONE[job.verb],
+    )
+    old = new = current.launch if current is not None else None
     if job.refusal is not None:
-        row.result, row.error = "failed", job.refusal
+        row.result, row.would_be, row.error = "failed", "failed", job.refusal
     elif job.held_by is not None:
-        row.result, row.error, row.new_version = (
-            "skipped",
-            f"stopped by hand by {job.held_by}",
-            row.old_version,
-        )
+        row.result, row.would_be, row.error = "skipped", "skipped", f"stopped by hand by {job.held_by}"
+    elif job.verb == "stop":
+        new = None
+    if job.spec is not None and job.verb in {"reload", "start"} and job.held_by is None:
+        new = job.spec.launch
+    if old is not None:
+        row.old_version, row.old_sha256 = old.version, old.sha256
+    if new is not None:
+        row.new_version, row.new_sha256 = new.version, new.sha256
+    if old is not None and new is not None:
+        row.changed = list(changed_keys(old, new))
     return row
 
 

@@ -122,6 +122,11 @@ def test_a_dry_run_says_what_would_happen_and_does_nothing(running: Plugind) -> 
         ("v1", "v2", "unchanged"),
         ("v1", "v2", "unchanged"),
     ]
+    for row in answer.data["mounts"]:
+        assert row["would_be"] == "reloaded"
+        assert row["old_sha256"] in running.catalog.read_text()
+        assert row["new_sha256"] in running.catalog.read_text()
+        assert "version" in row["changed"]
     assert untouched(running, before)
 
 

@@ -137,13 +137,18 @@ def test_every_option_is_sent_as_its_key(daemon, pluginctl) -> None:
 
 
 def test_a_rehearsal_shows_what_would_become_of_each_mount(daemon, pluginctl) -> None:
-    would = a_result(result="unchanged", old_pid=None, new_pid=None, down_seconds=None)
-    daemon.answer(RELOAD, a_report(would, dry_run=True))
+    row = a_result(result="unchanged", old_pid=None, new_pid=None, down_seconds=None)
+    changed = ["version", "args"]
+    mounts = [{**row, "would_be": "reloaded", "changed": changed}, {**row, "would_be": "unchanged"}]
+    daemon.answer(RELOAD, {**a_report(row, dry_run=True), "mounts": mounts})
 
     outcome = pluginctl("reload", "auth/mock-plugin", "--dry-run")
 
-    assert "v1.0.0 → v1.1.0" in outcome.out
-    assert outcome.out.endswith("dry run: 1 unchanged in 1.24s\n")
+    first, second, total = outcome.out.splitlines()[1:]
+    assert "v1.0.0 → v1.1.0" in first
+    assert first.endswith("would be reloaded  changed: version, args")
+    assert second.endswith("unchanged")
+    assert total == "dry run: 1 unchanged, 1 would be reloaded in 1.24s"
 
 
 def test_mounts_are_named_in_any_spelling_of_one_namespace(daemon, pluginctl) -> None:
