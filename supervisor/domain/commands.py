@@ -170,7 +170,13 @@ def _tried_now(mount: Mount, now: Seconds) -> Moved:
 
 
 def configure(mount: Mount, event: Configure, _now: Seconds) -> Moved:
-    return replace(mount, policies=event.policies), ()
+    if event.launch is None:
+        return replace(mount, policies=event.policies, former=()), ()
+    running = [one.launch for one in mount.living]
+    coming_back = [each.fallback for each in (mount.current, mount.watched) if each is not None]
+    others = [launch for launch in (*running, *coming_back, mount.good) if launch is not None]
+    former = {launch: mount.policies_of(launch) for launch in others if launch != event.launch}
+    return replace(mount, policies=event.policies, former=tuple(former.items())), ()
 
 
 def _ids(command: str) -> tuple[str, ...]:

@@ -61,9 +61,13 @@ class Reload(msgspec.Struct, frozen=True):
 
 
 class Configure(msgspec.Struct, frozen=True):
-    """Other settings than those a process is made of: in effect from now on."""
+    """Other settings than those a process is made of: in effect from now on.
+
+    With `launch` they are those of that launch: another one that runs, or comes back, keeps its own.
+    """
 
     policies: Policies
+    launch: Launch | None = None
 
 
 # --- events: facts

@@ -49,14 +49,15 @@ from supervisor.domain.names import Seconds, shown_duration
 def spawned(mount: Mount, event: Spawned, now: Seconds) -> Moved:
     if mount.past.scarce:
         mount = replace(mount, past=replace(mount.past, scarce=0))
-    return mount, (SetTimer("ready", event.generation, now + mount.policies.ready.timeout),)
+    timeout = mount.policies_at(event.generation).ready.timeout
+    return mount, (SetTimer("ready", event.generation, now + timeout),)
 
 
 def spawned_too_late(mount: Mount, event: Spawned, _now: Seconds) -> Moved:
     """It is not wanted any more; what was to end it found no process then."""
     if event.generation in mount.killing:
         return mount, (KillTree(event.generation),)
-    return mount, (SignalMain(event.generation, mount.policies.stop.signal),)
+    return mount, (SignalMain(event.generation, mount.policies_at(event.generation).stop.signal),)
 
 
 def became_ready(mount: Mount, event: BecameReady, now: Seconds) -> Moved:
@@ -89,11 +90,18 @@ def on_probation(mount: Mount, current: Replacement, now: Seconds) -> Moved:
     """A new version has proved itself when `reload.watch` is over; until then the former one is good."""
     instance, policy = mount.running, mount.policies.reload
     fallback = other_than(instance.launch, current.fallback, mount.good)
-    proven = fallback is None or instance.launch == mount.good
-    if proven or not policy.rollback or not policy.watch:
-        return replace(mount, good=instance.launch), ()
+    has_nothing_to_prove = fallback is None or instance.launch == mount.good
+    if has_nothing_to_prove or not policy.rollback or not policy.watch:
+        return proven(mount), ()
     watched = replace(current, fallback=fallback, commands=(), told=current.told + current.commands)
     return replace(mount, watched=watched), (SetTimer("watch", instance.generation, now + policy.watch),)
+
+
+def proven(mount: Mount) -> Mount:
+    """What runs has worked for long enough: nothing else comes back any more."""
+    launch = mount.running.launch
+    former = tuple(pair for pair in mount.former if pair[0] == launch)
+    return replace(mount, good=launch, former=former)
 
 
 def _unasked(mount: Mount, launch: Launch, now: Seconds) -> Replacement:
@@ -118,7 +126,8 @@ def adopted(mount: Mount, event: Adopted, now: Seconds) -> Moved:
     if event.ready:
         return on_probation(there, unasked, now)
     there = replace(there, current=unasked)
-    return there, (SetTimer("ready", instance.generation, now + mount.policies.ready.timeout),)
+    timeout = mount.policies_of(instance.launch).ready.timeout
+    return there, (SetTimer("ready", instance.generation, now + timeout),)
 
 
 def not_started(mount: Mount, reason: str, now: Seconds, *, transient: bool = False) -> Moved:
@@ -196,18 +205,20 @@ def timer_while_starting(mount: Mount, event: TimerFired, now: Seconds) -> Moved
 def _cannot_say_it_again(mount: Mount, generation: int) -> bool:
     """READY=1 may have come while no plugind listened; a version that has not proved itself must say it."""
     proven = mount.current is None or mount.current.fallback is None
-    return proven and mount.unheard == generation and mount.policies.ready.kind == "notify"
+    kind = mount.policies_at(generation).ready.kind
+    return proven and mount.unheard == generation and kind == "notify"
 
 
 def why_unready(mount: Mount, event: TimerFired) -> str:
-    reason = f"not ready in {shown_duration(mount.policies.ready.timeout)}"
+    reason = f"not ready in {shown_duration(mount.policies_at(event.generation).ready.timeout)}"
     return f"{reason}: {event.detail}" if event.detail else reason
 
 
 def _taken_as_ready(mount: Mount, generation: int, now: Seconds) -> Moved:
     """It lives, and a plugin says READY=1 once: to kill it for what nobody heard would be for nothing."""
     ready, actions = became_ready(mount, BecameReady(generation), now)
-    why = f"taken as ready: adopted, and silent for {shown_duration(mount.policies.ready.timeout)} since"
+    timeout = mount.policies_at(generation).ready.timeout
+    why = f"taken as ready: adopted, and silent for {shown_duration(timeout)} since"
     return replace(ready, reason=f"{ready.reason}; {why}" if ready.reason else why), (
         TakeAsReady(generation),
         *actions,
@@ -270,7 +281,7 @@ def _died(mount: Mount, reason: str, now: Seconds, *, success: bool = False) -> 
         return fall_back(mount, watched, both_reasons(mount, watched, reason)), told
     if mount.queued is not None:
         return _next_is(mount, mount.queued), told
-    if success and mount.policies.restart.policy != "always":
+    if success and mount.policies_of(mount.running.launch).restart.policy != "always":
         return replace(mount, wanted=None, rest=Phase.STOPPED, reason=reason), told
     return crashed(mount, mount.running.launch, reason, now, mount.ready_since), told
 
@@ -278,13 +289,13 @@ def _died(mount: Mount, reason: str, now: Seconds, *, success: bool = False) -> 
 def timer_while_ready(mount: Mount, event: TimerFired, _now: Seconds) -> Moved:
     if event.name != "watch":
         return mount, ()
-    return replace(mount, watched=None, good=mount.running.launch), ()
+    return proven(replace(mount, watched=None)), ()
 
 
 def stop_command_done(mount: Mount, event: StopCommandDone, _now: Seconds) -> Moved:
     if event.generation in mount.killing:
         return mount, ()
-    return mount, (SignalMain(event.generation, mount.policies.stop.signal),)
+    return mount, (SignalMain(event.generation, mount.policies_at(event.generation).stop.signal),)
 
 
 def exited_while_stopping(mount: Mount, event: Exited, now: Seconds) -> Moved:

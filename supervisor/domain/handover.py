@@ -62,7 +62,7 @@ def takes_over(mount: Mount, event: BecameReady, now: Seconds) -> Moved:
         unwell=None,
         reason=None,
         ready_since=now,
-        deadline=now + mount.policies.stop.timeout,
+        deadline=now + mount.policies_of(first.launch).stop.timeout,
     )
     told = answer(replace(switched, down_since=now), current, Outcome.DONE, None, now)
     switched, watch = on_probation(proved(switched), current, now)

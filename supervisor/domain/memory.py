@@ -2,7 +2,7 @@
 
 import msgspec
 
-from supervisor.domain.catalog import Launch
+from supervisor.domain.catalog import Launch, Policies
 from supervisor.domain.names import InstanceId, MountKey
 
 
@@ -21,6 +21,8 @@ class Remembered(msgspec.Struct, frozen=True):
     rolled_back_from: Launch | None = None
     """What failed and gave way to `good`: not started again before somebody asks for it."""
     generation: int = 0
+    policies: Policies | None = None
+    """How `good` is treated, where that is not what the catalog says of the version that it asks for."""
 
     def at_least(self, generation: int) -> "Remembered":
         """The same, where an instance of that generation is known of: its id is not given again."""

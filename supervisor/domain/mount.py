@@ -45,6 +45,9 @@ class Replacement(msgspec.Struct, frozen=True):
 class Mount(msgspec.Struct, frozen=True):
     key: MountKey
     policies: Policies = DEFAULT_POLICIES
+    """Of what the catalog asks for: see `policies_of`."""
+    former: tuple[tuple[Launch, Policies], ...] = ()
+    """Launches that run or may come back and are treated otherwise: each as it was when it worked."""
     phase: Phase = Phase.STOPPED
     generation: int = 0
     """Of the newest instance; the next instance id is made from it."""
@@ -96,6 +99,17 @@ class Mount(msgspec.Struct, frozen=True):
         three = (self.instance, self.incoming, self.outgoing)
         return tuple(instance for instance in three if instance is not None)
 
+    def policies_of(self, launch: Launch) -> Policies:
+        """How an instance of `launch` is treated."""
+        return next((policies for other, policies in self.former if other == launch), self.policies)
+
+    def policies_at(self, generation: int) -> Policies:
+        """How the living instance of that generation is treated."""
+        return next(
+            (self.policies_of(one.launch) for one in self.living if one.generation == generation),
+            self.policies,
+        )
+
     @property
     def is_empty(self) -> bool:
         """No process of this mount can exist."""
@@ -128,7 +142,8 @@ class Mount(msgspec.Struct, frozen=True):
 
     @property
     def remembered(self) -> Remembered:
-        return Remembered(self.held, self.good, self.rolled_back_from, self.generation)
+        policies = next((policies for launch, policies in self.former if launch == self.good), None)
+        return Remembered(self.held, self.good, self.rolled_back_from, self.generation, policies)
 
 
 def remembering(key: MountKey, policies: Policies, remembered: Remembered) -> Mount:
@@ -136,11 +151,19 @@ def remembering(key: MountKey, policies: Policies, remembered: Remembered) -> Mo
     return Mount(
         key,
         policies,
+        former=former_of(remembered),
         generation=remembered.generation,
         good=remembered.good,
         rolled_back_from=remembered.rolled_back_from,
         held=remembered.held,
     )
+
+
+def former_of(remembered: Remembered) -> tuple[tuple[Launch, Policies], ...]:
+    """What `Mount.former` is at the start of the daemon."""
+    if remembered.good is None or remembered.policies is None:
+        return ()
+    return ((remembered.good, remembered.policies),)
 
 
 def launch_to_start(spec: MountSpec, mount: Mount) -> Launch:

@@ -76,7 +76,7 @@ STOPS: dict[str, Callable[[Instance, StopPolicy], Action]] = {
 
 
 def stop_actions(mount: Mount, instance: Instance, now: Seconds) -> tuple[Action, ...]:
-    policy = mount.policies.stop
+    policy = mount.policies_of(instance.launch).stop
     first = STOPS["command" if policy.command else "signal"](instance, policy)
     return (first, SetTimer("stop", instance.generation, now + policy.timeout))
 
@@ -136,7 +136,7 @@ def end(mount: Mount, now: Seconds) -> Moved:
         phase=Phase.STOPPING,
         watched=None,
         unwell=None,
-        deadline=now + mount.policies.stop.timeout,
+        deadline=now + (mount.policies_of(instance.launch) if instance else mount.policies).stop.timeout,
         down_since=now if mount.phase is Phase.READY else mount.down_since,
     )
     if instance is None:
@@ -280,7 +280,7 @@ def crashed(
     mount: Mount, launch: Launch, reason: str, now: Seconds, ready_since: Seconds | None = None
 ) -> Mount:
     """Restart as `launch` by the policy, or give up: decided now, done when the tree is gone."""
-    policy = mount.policies.restart
+    policy = mount.policies_of(launch).restart
     mount = replace(mount, down_since=mount.down_since if mount.down_since is not None else now)
     if policy.policy == "never":
         return replace(mount, wanted=None, rest=Phase.FAILED, reason=reason)
@@ -295,14 +295,15 @@ def crashed(
 def try_again(mount: Mount, launch: Launch, reason: str, now: Seconds) -> Mount:
     """The machine, not the version, kept it from starting: no crash, so no giving up by any policy."""
     past = _once_more_scarce(mount)
-    delay = restarts.scarcity(past.scarce, mount.policies.restart, mount.key)
+    delay = restarts.scarcity(past.scarce, mount.policies_of(launch).restart, mount.key)
     since = mount.down_since if mount.down_since is not None else now
     return replace(mount, past=past, wanted=launch, not_before=now + delay, reason=reason, down_since=since)
 
 
 def may_try_again(mount: Mount, current: Replacement, now: Seconds) -> bool:
     """Whether who waits for `current` still has the patience for a next try."""
-    delay = restarts.scarcity(_once_more_scarce(mount).scarce, mount.policies.restart, mount.key)
+    policy = mount.policies_of(mount.running.launch).restart
+    delay = restarts.scarcity(_once_more_scarce(mount).scarce, policy, mount.key)
     nobody_waits = not (current.commands or current.told)
     return nobody_waits or now + delay <= current.since + restarts.PATIENCE
 

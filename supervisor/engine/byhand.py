@@ -86,7 +86,7 @@ class ByHand:
     async def _start(self, spec: MountSpec, launch: Launch, caller: Caller) -> MountResult:
         actor = self._fleet.actor(spec)
         if actor.mount.is_empty and actor.mount.policies != spec.policies:
-            actor.post(events.Configure(spec.policies))
+            actor.post(events.Configure(spec.policies, spec.launch))
         command = command_id("start")
         ended = await actor.ask(events.Start(launch, command), command)
         await on_disk(self._memory)  # before the answer: the stop that it ended does not come back

@@ -64,7 +64,7 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
         left = None if handed is None else {one.key: one for one in handed}
         self._remembered = dict(self._world.memory.load())
         found, generations, troubles = await remains.living(
-            lambda key: catalog.mounts[key].policies if key in catalog.mounts else Policies(),
+            lambda key, launch: self._remembered_as(key, _policies(catalog, key)).policies_of(launch),
             lambda seen: (
                 known_launch(seen, catalog.mounts.get(seen.key), self._remembered.get(seen.key))
                 if was_main(seen.instance, seen.pid)
@@ -75,8 +75,7 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
         kept = await one_each(found, self._world.processes)
         remains.clear()
         for key, one in kept.items():
-            spec = catalog.mounts.get(key)
-            self._adopt(one, spec.policies if spec else Policies(), (left or {}).get(key))
+            self._adopt(one, _policies(catalog, key), (left or {}).get(key))
         if kept:
             log.info("instances_adopted", count=len(kept))
         self._world.logs.keep_only(catalog.mounts.keys() | kept.keys())
@@ -150,7 +149,7 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
             return await self._remove(job.key, command)
         actor = self.actor(job.spec)
         if actor.mount.policies != job.spec.policies:
-            actor.post(events.Configure(job.spec.policies))
+            actor.post(events.Configure(job.spec.policies, job.spec.launch))
         match job.verb:
             case "reload":
                 return await actor.ask(events.Reload(job.spec.launch, command), command)
@@ -211,6 +210,11 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
 
     def _remembered_as(self, key: MountKey, policies: Policies) -> Mount:
         return remembering(key, policies, self._remembered.get(key, Remembered()))
+
+
+def _policies(catalog: Catalog, key: MountKey) -> Policies:
+    spec = catalog.mounts.get(key)
+    return spec.policies if spec is not None else Policies()
 
 
 def known_launch(seen: Unrecorded, spec: MountSpec | None, remembered: Remembered | None) -> Launch | None:

@@ -149,8 +149,10 @@ class MountActor(Generic[P]):
         self.history.append(self._world.feed.publish(before, event, self.mount, actions, now, pid))
         for action in actions:
             self._perform(action)
-        if before.policies.liveness != self.mount.policies.liveness:
-            self._configured()
+        if before.policies is not self.mount.policies and instance is not None:
+            launch = instance.launch
+            if before.policies_of(launch).liveness != self.mount.policies_of(launch).liveness:
+                self._configured()
 
     def _remember(self) -> None:
         try:
@@ -193,7 +195,9 @@ class MountActor(Generic[P]):
             identity = await self._world.binaries.admit(instance.launch)
             if generation in self._unwanted:
                 raise SpawnRefused("stopped before it was started")
-            process = await self._world.processes.spawn(self.key, instance, self.mount.policies, identity)
+            process = await self._world.processes.spawn(
+                self.key, instance, self.mount.policies_of(instance.launch), identity
+            )
         except PlugindError as error:
             self._unwanted.discard(generation)
             self.post(SpawnFailed(generation, str(error), getattr(error, "transient", False)))
@@ -211,15 +215,15 @@ class MountActor(Generic[P]):
                 await process.ready()
                 self._world.processes.became_ready(process)
                 self.post(BecameReady(instance.generation))
-            liveness = self.mount.policies.liveness
+            liveness = self.mount.policies_of(instance.launch).liveness
             if liveness is not None:
                 await watch_liveness(self._world.clock, process, liveness)
         except PlugindError as error:
             self.post(ProbeFailed(instance.generation, str(error)))
 
     def _configured(self) -> None:
-        for process in self._running.values():
-            self._world.processes.configure(process, self.mount.policies)
+        for generation, process in self._running.items():
+            self._world.processes.configure(process, self.mount.policies_at(generation))
         if self.mount.phase is Phase.READY:
             self._watch(self.mount.running.generation)
 

@@ -150,7 +150,7 @@ class Remains(Protocol[P_co]):
 
     async def living(
         self,
-        policies: Callable[[MountKey], Policies],
+        policies: Callable[[MountKey, Launch], Policies],
         launch_of: Callable[[Unrecorded], Launch | None],
     ) -> tuple[Sequence[Found[P_co]], Mapping[MountKey, int], list[str]]:
         """Instances that live; the last generation known of each mount, be it dead; what people should know.

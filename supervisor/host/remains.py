@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from supervisor.domain.catalog import Policies
+from supervisor.domain.catalog import Launch, Policies
 from supervisor.domain.errors import Cannot, TreeSurvived
 from supervisor.domain.events import Instance
 from supervisor.domain.names import InstanceId, MountKey
@@ -48,7 +48,7 @@ class Remains:
         self._dead: list[InstanceId] = []
 
     async def living(
-        self, policies: Callable[[MountKey], Policies], launch_of: LaunchOf
+        self, policies: Callable[[MountKey, Launch], Policies], launch_of: LaunchOf
     ) -> tuple[list[Found], dict[MountKey, int], list[str]]:
         """Adopt what lives; kill strays that nobody knows. `clear` goes on from there.
 
@@ -93,11 +93,13 @@ class Remains:
                 log.warning("instance_left_something", instance=instance, reason=str(error))
         self._clear(self._adopted_ids)
 
-    def _adopted(self, record: InstanceRecord, policies: Callable[[MountKey], Policies]) -> Found | None:
+    def _adopted(
+        self, record: InstanceRecord, policies: Callable[[MountKey, Launch], Policies]
+    ) -> Found | None:
         if record.pid is not None and not is_alive(record.pid) and not is_child(record.pid):
             return None  # a zombie that its new parent has not reaped yet
         instance = Instance(record.id, record.generation, record.launch)
-        process = self._instances.adopt(record, instance, policies(record.key))
+        process = self._instances.adopt(record, instance, policies(record.key, record.launch))
         return None if process is None else Found(record.key, instance, record.ready, process)
 
     def _recovered(

@@ -765,6 +765,51 @@ def test_a_start_that_joins_a_rollback_is_answered_for_the_first_time_while_othe
     assert answers(actions) == [(("s",), ROLLED_BACK, False), (("r",), ROLLED_BACK, True)]
 
 
+def test_each_version_is_treated_by_its_own_settings_also_the_one_that_comes_back() -> None:
+    settings = {
+        launch: Policies(ready=Probe(timeout=5.0 * number), stop=StopPolicy(signal=number))
+        for number, launch in enumerate((V1, V2), 1)
+    }
+    configured, _ = drive(ready(settings[V1]), Configure(settings[V2], V2))
+    trying, first = drive(
+        configured, Reload(V2, "r"), Exited(1, "0"), TreeGone(1), Spawned(2), TimerFired("ready", 2)
+    )
+    back, then = drive(trying, Exited(2, "signal 2"), TreeGone(2), Spawned(3), BecameReady(3))
+
+    assert SignalMain(1, 1) in first
+    assert SetTimer("ready", 2, 110.0) in first
+    assert SignalMain(2, 2) in first
+    assert SetTimer("ready", 3, 105.0) in then
+    assert answer(then).reason == "not ready in 10s"
+    assert back.remembered.policies == settings[V1]
+    assert remembering(KEY, settings[V2], back.remembered).policies_of(V1) == settings[V1]
+
+
+def test_settings_of_a_former_version_are_forgotten_when_the_new_one_has_proved_itself() -> None:
+    new = Policies(stop=StopPolicy(signal=2))
+    on_v2, _ = drive(
+        ready(), Configure(new, V2), Reload(V2, "r"), Exited(1, "0"), TreeGone(1), BecameReady(2)
+    )
+    proved, _ = drive(on_v2, TimerFired("watch", 2))
+
+    assert on_v2.policies_of(V1) == DEFAULTS
+    assert proved.policies_of(V1) == new
+    assert proved.remembered.policies is None
+
+
+def test_with_start_first_each_of_the_two_is_treated_by_its_own_settings() -> None:
+    new = Policies(
+        ready=Probe(timeout=3.0), stop=StopPolicy(signal=2), reload=ReloadPolicy(order="start_first")
+    )
+    both, first = drive(ready(), Configure(new, V2), Reload(V2, "r"), Spawned(2))
+    _, then = drive(both, BecameReady(2))
+    _, instead = drive(both, TimerFired("ready", 2))
+
+    assert SetTimer("ready", 2, 103.0) in first
+    assert SignalMain(1, 15) in then
+    assert SignalMain(2, 2) in instead
+
+
 def test_the_stop_command_runs_first_then_the_signal_then_the_kill() -> None:
     policies = Policies(stop=StopPolicy(signal=2, timeout=7.0, command=("/bin/leave",)))
     _, actions = drive(

@@ -321,12 +321,12 @@ class FakeRemains:
 
     async def living(
         self,
-        policies: Callable[[MountKey], Policies],
+        policies: Callable[[MountKey, Launch], Policies],
         launch_of: Callable[[Unrecorded], Launch | None],
     ) -> tuple[list[FakeFound], dict[MountKey, int], list[str]]:
         if self.gate is not None:
             await self.gate.wait()
-        self.policies = {one.key: policies(one.key) for one in self.found}
+        self.policies = {one.key: policies(one.key, one.instance.launch) for one in self.found}
         self.launch_of = launch_of
         self.is_clear = False
         generations = self.dead | {one.key: one.instance.generation for one in self.found}

@@ -167,7 +167,7 @@ class Play:
         for process in self._started:
             self.processes.leave(process)
         self.stage = self.stage.next()
-        found, _, troubles = await self.stage.remains.living(lambda _: Policies(), lambda *_: None)
+        found, _, troubles = await self.stage.remains.living(lambda *_: Policies(), lambda *_: None)
         self.stage.remains.clear()
         assert troubles == []
         self._started = [one.process for one in found]
@@ -374,7 +374,7 @@ async def test_who_cannot_be_watched_for_want_of_descriptors_is_not_killed_for_t
         with pytest.raises(Scarce):
             await play.next()
 
-    found, _, troubles = await play.stage.remains.living(lambda _: Policies(), lambda *_: None)
+    found, _, troubles = await play.stage.remains.living(lambda *_: Policies(), lambda *_: None)
 
     assert troubles == []
     assert [one.process.pid for one in found] == [process.pid]

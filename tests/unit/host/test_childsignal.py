@@ -108,7 +108,7 @@ def test_a_child_that_died_before_it_was_adopted_is_told_its_exit_status() -> No
                 await asyncio.sleep(0.01)
 
             remains = Remains(instances, records)
-            found, _, troubles = await remains.living(lambda _: Policies(), lambda *_: None)
+            found, _, troubles = await remains.living(lambda *_: Policies(), lambda *_: None)
 
             assert troubles == []
             [one] = found
