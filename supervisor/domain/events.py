@@ -4,7 +4,7 @@ An event of an instance carries its generation: one of an earlier generation cha
 """
 
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -23,6 +23,26 @@ class Instance(msgspec.Struct, frozen=True):
     launch: Launch
 
 
+_SIGNALS: Final = {
+    1: "SIGHUP",
+    2: "SIGINT",
+    3: "SIGQUIT",
+    4: "SIGILL",
+    6: "SIGABRT",
+    7: "SIGBUS",
+    8: "SIGFPE",
+    9: "SIGKILL",
+    11: "SIGSEGV",
+    13: "SIGPIPE",
+    14: "SIGALRM",
+    15: "SIGTERM",
+    24: "SIGXCPU",
+    25: "SIGXFSZ",
+    31: "SIGSYS",
+}
+"""What ends processes, as most machines number it. Source: signal(7)."""
+
+
 class Exit(msgspec.Struct, frozen=True):
     """How a main process ended. Both None: it was not our child, so the status is unknown."""
 
@@ -31,7 +51,8 @@ class Exit(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         if self.signal is not None:
-            return f"signal {self.signal}"
+            name = _SIGNALS.get(self.signal)
+            return f"signal {self.signal} ({name})" if name else f"signal {self.signal}"
         return f"exit {self.code}" if self.code is not None else "exit status unknown"
 
 

@@ -171,9 +171,15 @@ def both_reasons(mount: Mount, current: Replacement | None, reason: str) -> str:
 
 
 def exited_while_starting(mount: Mount, event: Exited, now: Seconds) -> Moved:
-    decided, told = not_started(mount, f"ended before it was ready: {event.reason}", now)
+    decided, told = not_started(mount, why_it_ended(event), now)
     ended, actions = end_now(decided, now)
     return ended, told + actions
+
+
+def why_it_ended(event: Exited) -> str:
+    """Of one that was not ready yet."""
+    hint = ", as if it were done: a plugin stays in the foreground" if event.success else ""
+    return f"ended before it was ready: {event.reason}{hint}"
 
 
 def spawn_failed(mount: Mount, event: SpawnFailed, now: Seconds) -> Moved:
@@ -234,7 +240,11 @@ def _stopped_as_unready(mount: Mount, reason: str, now: Seconds) -> Moved:
 def exited_while_ready(mount: Mount, event: Exited, now: Seconds) -> Moved:
     if mount.incoming is not None and mount.current is not None and mount.second_is_coming:
         return promote(mount, mount.incoming, mount.current, now)
-    decided, told = _died(mount, event.reason, now, success=event.success)
+    reason = event.reason
+    if mount.watched is not None and mount.ready_since is not None:
+        lived = round(now - mount.ready_since, 1)
+        reason = f"ended {shown_duration(lived)} after it was ready: {reason}"
+    decided, told = _died(mount, reason, now, success=event.success)
     ended, actions = end_now(decided, now)
     return ended, told + actions
 

@@ -28,6 +28,7 @@ from supervisor.domain.facts import (
     spawned,
     spawned_too_late,
     tree_gone_at_last,
+    why_it_ended,
     why_unready,
 )
 from supervisor.domain.mount import Mount, Phase, Replacement
@@ -74,7 +75,7 @@ def takes_over(mount: Mount, event: BecameReady, now: Seconds) -> Moved:
 
 
 def second_exited(mount: Mount, event: Exited, _now: Seconds) -> Moved:
-    return kill(_failing(mount, f"ended before it was ready: {event.reason}"), event.generation)
+    return kill(_failing(mount, why_it_ended(event)), event.generation)
 
 
 def second_not_spawned(mount: Mount, event: SpawnFailed, now: Seconds) -> Moved:

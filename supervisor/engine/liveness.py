@@ -30,7 +30,8 @@ async def watch_liveness(clock: Clock, process: Process, liveness: Liveness) -> 
             failures = 0
             continue
         if failures >= liveness.failures:
-            raise Cannot(f"not alive, {failures} times in a row: {reason}")
+            often = f", {failures} times in a row" if failures > 1 else ""
+            raise Cannot(f"not alive{often}: {reason}")
 
 
 async def pause(clock: Clock, seconds: Seconds) -> None:

@@ -22,7 +22,7 @@ class Preflight:
         """
         specs = list(specs)
         faults = [
-            Fault(spec.mark.file, spec.mark.line, spec.mark.column, f"cannot run {spec.key}: {why}")
+            Fault(spec.mark.file, spec.mark.line, spec.mark.column, _cannot(spec, why))
             for spec in specs
             if (why := self._unsupported(spec.launch)) is not None
         ]
@@ -54,3 +54,8 @@ class Preflight:
         except TargetUnfit as error:
             return str(error)
         return None
+
+
+def _cannot(spec: MountSpec, why: str) -> str:
+    launch = spec.launch
+    return f"cannot run {launch.plugin} {launch.version} ({launch.command}) for {spec.key}: {why}"

@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from supervisor.domain.catalog import FromFile, Identity, Launch, MountSpec
+from supervisor.domain.catalog import FromFile, Identity, Launch, MountSpec, Policies
 from supervisor.domain.errors import Cannot, Fault, TargetUnfit
 from supervisor.files import executables, trust
 from supervisor.files.accounts import Account, runner_of
@@ -46,10 +47,17 @@ class Binaries:
             TargetUnfit: With every fault of every one, at its mount's line.
         """
         by_launch: dict[Launch, list[MountSpec]] = {}
+        beside: dict[_Beside, list[MountSpec]] = {}
         for spec in specs:
             by_launch.setdefault(spec.launch, []).append(spec)
+            for name, command in commands_of(spec.policies):
+                beside.setdefault(_Beside(name, command, spec.launch.user, spec.launch.group), []).append(
+                    spec
+                )
         left = list(by_launch)
         faults: list[Fault] = []
+        for one, its in beside.items():
+            faults += [_fault(spec, problem) for problem in one.problems() for spec in its]
 
         async def work() -> None:
             while left:
@@ -99,7 +107,7 @@ class Binaries:
             identity, found = self._examine_file(launch, account)
             problems += found
         except FileNotFoundError as error:
-            problems.append(f"{error.filename or launch.command} does not exist")
+            problems.append(_missing(launch.command, error.filename))
         except OSError as error:
             problems.append(f"{error.filename or launch.command}: {(error.strerror or str(error)).lower()}")
         self._note(launch, None if problems else identity)
@@ -118,7 +126,7 @@ class Binaries:
         walked = trust.walk(path, account.trusted, account.runner)
         problems = list(walked.problems)
         problems += [
-            f"{walked.target} lies in {folder}, where plugind writes"
+            f"{walked.target} lies in {folder}, where plugind writes: put it elsewhere"
             for folder in self._private
             if walked.target.is_relative_to(folder.resolve())
         ]
@@ -126,7 +134,12 @@ class Binaries:
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
-                return None, [*problems, f"{path} is not a regular file"]
+                what = (
+                    "a folder: name the program in it"
+                    if stat.S_ISDIR(found.st_mode)
+                    else "not a regular file"
+                )
+                return None, [*problems, f"{path} is {what}"]
             problems += trust.unsafe(walked.target, found, account.trusted)
             problems += executables.unfit(path, descriptor, account.runner)
             problems += self._digest_problems(launch, descriptor, identity_of(found))
@@ -189,11 +202,42 @@ def _sha256(descriptor: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def commands_of(policies: Policies) -> Iterator[tuple[str, str]]:
+    """What is run beside the plugin, by the key that it stands under."""
+    liveness = policies.liveness.probe.command if policies.liveness else ()
+    named = (("ready", policies.ready.command), ("liveness", liveness), ("stop", policies.stop.command))
+    # what lies in $TMPDIR the plugin itself puts there
+    return ((name, words[0]) for name, words in named if words and "$TMPDIR" not in words[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """A program that is run for an instance, by its user."""
+
+    name: str
+    command: str
+    user: str | None
+    group: str | None
+
+    def problems(self) -> Iterator[str]:
+        try:
+            found = Path(self.command).stat()
+        except OSError as error:
+            yield f"{self.name}.command {self.command} {_why(error)}"
+            return
+        runner = runner_of(self.user, self.group).runner
+        if not stat.S_ISREG(found.st_mode):
+            yield f"{self.name}.command {self.command} is not a regular file"
+        elif not runner.may_execute(found):
+            who = trust.shown_user(runner.uid)
+            yield f"{self.name}.command {self.command} is not executable by {who}: chmod +x {self.command}"
+
+
 def _cwd(launch: Launch, account: Account) -> Iterator[str]:
     try:
         found = Path(launch.cwd).stat()
     except OSError as error:
-        yield f"cwd {launch.cwd}: {(error.strerror or str(error)).lower()}"
+        yield f"cwd {launch.cwd} {_why(error)}"
         return
     if not stat.S_ISDIR(found.st_mode):
         yield f"cwd {launch.cwd} is not a directory"
@@ -208,7 +252,7 @@ def _env_files(launch: Launch) -> Iterator[str]:
         try:
             descriptor = os.open(value.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         except OSError as error:
-            yield f"env {name}: {value.path}: {(error.strerror or str(error)).lower()}"
+            yield f"env {name}: {value.path} {_why(error)}"
             continue
         found = os.fstat(descriptor)
         os.close(descriptor)
@@ -216,6 +260,18 @@ def _env_files(launch: Launch) -> Iterator[str]:
             yield f"env {name}: {value.path} is not a regular file"
         elif found.st_size >= _LONGEST_VALUE:
             yield f"env {name}: {value.path} is larger than {_LONGEST_VALUE >> 10} KiB"
+
+
+def _missing(command: str, name: str | None) -> str:
+    if name is None or name == command:
+        return f"{command} does not exist"
+    return f"{command} leads to {name}, which does not exist"
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "does not exist"
+    return f"cannot be read: {(error.strerror or str(error)).lower()}"
 
 
 def _shown(launch: Launch) -> str:

@@ -35,7 +35,7 @@ def unfit(path: Path, descriptor: int, runner: Runner) -> Iterator[str]:
     if not runner.may_execute(found):
         yield f"{path} is not executable by {shown_user(runner.uid)}: chmod +x {path}"
     if os.fstatvfs(descriptor).f_flag & os.ST_NOEXEC:
-        yield f"{path} lies on a file system that is mounted noexec"
+        yield f"{path} lies on a file system that is mounted noexec: put it elsewhere"
     if os.geteuid() != 0:
         # plugind could start it, and then not signal it
         if found.st_mode & (stat.S_ISUID | stat.S_ISGID):
@@ -58,11 +58,11 @@ def _format(path: Path, descriptor: int, runner: Runner) -> Iterator[str]:
         try:
             yield from _elf(path, descriptor, head, runner)
         except (struct.error, IndexError, ValueError, OverflowError):
-            yield f"{path} is a damaged ELF file"
+            yield f"{path} is a damaged ELF file: copy it again"
     elif head.startswith(b"#!"):
         yield from _script(path, head, runner)
     elif not head:
-        yield f"{path} is empty"
+        yield f"{path} is empty: copy it again"
     else:
         yield f"{path} is no program: it is neither ELF nor begins with #!"
 
@@ -73,7 +73,7 @@ def _script(path: Path, head: bytes, runner: Runner) -> Iterator[str]:
     if line.endswith(b"\r"):
         yield f"the #! line of {path} ends with a carriage return: save it with Unix line ends"
     elif not name.startswith("/"):
-        yield f"the #! line of {path} names no absolute path"
+        yield f"the #! line of {path} names no absolute path: write #!/usr/bin/env NAME"
     else:
         yield from _interpreter(path, Path(name), runner)
 
@@ -82,7 +82,7 @@ def _interpreter(path: Path, name: Path, runner: Runner) -> Iterator[str]:
     try:
         found = name.stat()
     except OSError:
-        yield f"{path} needs the interpreter {name}, which does not exist"
+        yield f"{path} needs the interpreter {name}, which does not exist: install what brings it"
         return
     if not stat.S_ISREG(found.st_mode) or not runner.may_execute(found):
         yield f"{path} needs the interpreter {name}, which is not executable by {shown_user(runner.uid)}"

@@ -71,7 +71,7 @@ def walk(path: Path, trusted: frozenset[int], runner: Runner) -> Walked:
             continue
         links += 1
         if links > _MOST_LINKS:
-            raise OSError(f"too many symlinks in {path}")
+            raise OSError(f"it leads through more than {_MOST_LINKS} symlinks")
         target = entry.readlink()
         if target.is_absolute():
             here = Path("/")

@@ -109,7 +109,7 @@ def _refused(limits: Limits) -> Iterator[str]:
         value, hard = getattr(limits, name), resource.getrlimit(kind)[1]
         if value is None or own().may_raise or hard == resource.RLIM_INFINITY:
             continue
-        if value > hard:
+        if hard < value <= (most_files() if name == "nofile" else value):
             yield f"limits.{name} is {value}: plugind may not raise its own hard limit, {hard}"
     if limits.nofile is not None and limits.nofile > most_files():
         yield f"limits.nofile is {limits.nofile}: the kernel allows {most_files()} at most (fs.nr_open)"

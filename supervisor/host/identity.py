@@ -166,6 +166,15 @@ def _stat(pid: int) -> list[bytes] | None:
     return fields if len(fields) > _START else None
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal or a tracer has stopped it; False where that cannot be read just now."""
+    try:
+        fields = _stat(pid)
+    except Scarce:
+        return False
+    return fields is not None and fields[_STATE] in {b"T", b"t"}
+
+
 def is_child(pid: int) -> bool:
     """Whether it is a child of this process. Source: waitid(2)."""
     try:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from supervisor.domain.events import Exit, Instance
 from supervisor.domain.names import MountKey, Seconds
+from supervisor.host.identity import is_stopped
 from supervisor.host.orphans import Mark
 from supervisor.host.probes import ReadyProbe, Subject
 from supervisor.host.processes import Main
@@ -48,7 +49,8 @@ class Running:
             await self.liveness.check(self.subject)
 
     def why_not_ready(self) -> str:
-        return self.probe.why_not()
+        why = self.probe.why_not()
+        return f"{why}; its main process is stopped, as by SIGSTOP" if is_stopped(self.pid) else why
 
     @property
     def extended_until(self) -> Seconds | None:

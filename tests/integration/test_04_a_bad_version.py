@@ -1,5 +1,7 @@
 """Guarantee 4: a bad version never takes a mount down."""
 
+import re
+
 import pytest
 from harness import Plugind, is_alive
 
@@ -33,7 +35,7 @@ SETTLES = FAST.replace("ready: {timeout: 700ms}", "ready: {settle: 300ms, timeou
             SETTLES,
             "ended before it was ready: exit 3",
         ),
-        ("#!/bin/sh\nkill -SEGV $$\n", SETTLES, "ended before it was ready: signal 11"),
+        ("#!/bin/sh\nkill -SEGV $$\n", SETTLES, "ended before it was ready: signal 11 (SIGSEGV)"),
     ],
     ids=["exits at once", "crashes at once"],
 )
@@ -91,7 +93,8 @@ def test_a_version_that_dies_after_it_was_ready_is_rolled_back_and_the_answer_am
 
     assert answer.status == 200
     assert answer.data["mounts"][0]["result"] == "reloaded"
-    daemon.saw("reload_rolled_back", reason="exit 4")
+    told = daemon.saw("reload_rolled_back")
+    assert re.fullmatch(r"ended .+s after it was ready: exit 4", told["reason"])
     daemon.until(lambda: daemon.rows()["root:auth/mock"]["version"] == "v1")
     report = f"supervisor/reloads/{answer.data['reload_id']}"
     daemon.until(lambda: daemon.call("GET", report).data["mounts"][0]["result"] == "rolled_back")

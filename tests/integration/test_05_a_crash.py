@@ -30,10 +30,10 @@ def test_a_killed_plugin_is_back_with_a_new_pid(plugind: Plugind) -> None:
 
     kill(before["root:auth/mock"])
 
-    daemon.saw("instance_exited", pid=before["root:auth/mock"], reason="signal 9")
+    daemon.saw("instance_exited", pid=before["root:auth/mock"], reason="signal 9 (SIGKILL)")
     daemon.until(lambda: daemon.rows()["root:auth/mock"]["pid"] not in {None, before["root:auth/mock"]})
     row = daemon.rows()["root:auth/mock"]
-    assert (row["state"], row["restarts"], row["last_exit"]) == ("ready", 1, "signal 9")
+    assert (row["state"], row["restarts"], row["last_exit"]) == ("ready", 1, "signal 9 (SIGKILL)")
     assert daemon.pids()["root:auth/other"] == before["root:auth/other"]
 
 
@@ -77,7 +77,7 @@ def test_why_tells_the_last_transitions_with_their_reasons(plugind: Plugind) -> 
 
     assert [step["event"] for step in steps][:3] == ["start", "spawned", "became_ready"]
     exited = next(step for step in steps if step["event"] == "exited")
-    assert (exited["before"], exited["reason"]) == ("ready", "signal 9")
+    assert (exited["before"], exited["reason"]) == ("ready", "signal 9 (SIGKILL)")
 
 
 @pytest.mark.parametrize("between", ["a restart", "a reboot"])

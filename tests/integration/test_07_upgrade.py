@@ -324,7 +324,7 @@ def test_the_exit_status_of_an_instance_is_known_over_an_upgrade(running: Plugin
 
     os.kill(pid, signal.SIGKILL)  # noqa: TID251 - a plugin of our own daemon, which lives
 
-    running.saw("instance_exited", pid=pid, reason="signal 9")
+    running.saw("instance_exited", pid=pid, reason="signal 9 (SIGKILL)")
 
 
 # --- requests and connections
@@ -593,7 +593,7 @@ def test_what_plugins_let_go_of_is_theirs_and_what_they_are_is_no_orphan(plugind
     plugind.until(lambda: len(plugind.living()) == 2)
     assert not plugind.living() & before
     os.kill(plugind.pids()["root:auth/mock"], signal.SIGKILL)  # noqa: TID251 - a plugin of our own daemon
-    plugind.saw("instance_exited", reason="signal 9")
+    plugind.saw("instance_exited", reason="signal 9 (SIGKILL)")
 
 
 @pytest.mark.timeout(300)

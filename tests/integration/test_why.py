@@ -38,7 +38,7 @@ def test_a_daemon_that_leaves_hands_everything_it_saw_to_the_next_one(plugind: P
 
     after = why(daemon)
     assert [step["event"] for step in before][:3] == STARTED
-    assert "signal 9" in [step["reason"] for step in before]
+    assert "signal 9 (SIGKILL)" in [step["reason"] for step in before]
     assert after[: len(before)] == before
     assert [step["event"] for step in after[len(before) :]] == ["adopted"]
 

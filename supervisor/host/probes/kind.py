@@ -116,7 +116,7 @@ class Polling:
         self._attempt = attempt
         self._interval = interval
         self._limit = limit
-        self._failure = "not asked yet"
+        self._failure = "no answer yet"
 
     def attend(self, subject: Subject) -> None:
         """It says nothing by itself."""

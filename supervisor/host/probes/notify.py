@@ -117,7 +117,9 @@ class Notify:
         said += [f"it says: {os.strerror(self.errno)} (ERRNO={self.errno})"] if self.errno else []
         said += ["it says that it is stopping"] if self.stopping else []
         said += ["it had asked for more time"] if self.extended_until is not None else []
-        said += [f"{self.ignored} messages were ignored"] if self.ignored else []
+        if self.ignored:
+            count = "1 message was" if self.ignored == 1 else f"{self.ignored} messages were"
+            said.append(f"{count} ignored, which the log of plugind tells more of")
         return f"notify {self.path}: " + "; ".join(["no READY=1", *said])
 
     def close(self) -> None:

@@ -221,7 +221,7 @@ def test_a_version_that_dies_within_the_watch_is_rolled_back_and_the_answer_amen
 
     assert mount.instance == instance(3, V1)
     assert answers(actions) == [(("r",), DONE, False), (("r",), ROLLED_BACK, True)]
-    assert mount.reason == "rolled back from v2: exit 3"
+    assert mount.reason == "rolled back from v2: ended 5s after it was ready: exit 3"
 
 
 def test_a_death_after_the_watch_is_a_plain_crash() -> None:

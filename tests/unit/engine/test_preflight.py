@@ -39,7 +39,7 @@ async def test_all_faults_are_told_at_once_each_at_its_mount(
         await preflight.fit([A, B], partial=False)
 
     assert str(caught.value).splitlines() == [
-        "catalog.yaml:1:3: cannot run auth/a/ in root: no cgroups here",
+        "catalog.yaml:1:3: cannot run auth/mock v1 (/bin/mock-v1) for auth/a/ in root: no cgroups here",
         "catalog.yaml:2:3: cannot run auth/b/ in root: it does not exist",
     ]
 

@@ -249,7 +249,11 @@ async def test_an_answer_that_is_not_true_any_more_is_amended_in_report_and_hist
 
     assert reported == dict.fromkeys(FOUR, "reloaded")
     row = row_of(ticket, "auth/c")
-    assert (row.result, row.error, row.new_version) == ("rolled_back", "exit 7", "v1")
+    assert (row.result, row.error, row.new_version) == (
+        "rolled_back",
+        "ended 5s after it was ready: exit 7",
+        "v1",
+    )
     assert results(house.node.history(9)[0])["auth/c"] == "rolled_back"
     assert results(house.build().history(9)[0])["auth/c"] == "rolled_back"  # what a next plugind reads
 

@@ -1,5 +1,6 @@
 """What is refused before anything is stopped for it, and which words say so."""
 
+import dataclasses
 import hashlib
 import os
 import struct
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from supervisor.domain.catalog import FromFile, Launch, Mark, MountSpec, Policies
+from supervisor.domain.catalog import FromFile, Launch, Liveness, Mark, MountSpec, Policies, Probe, StopPolicy
 from supervisor.domain.errors import Cannot, TargetUnfit
 from supervisor.domain.names import ROOT, MountKey, PluginRef
 from supervisor.files import binaries, executables, trust
@@ -93,7 +94,7 @@ async def test_every_fault_of_every_target_is_told_at_once(program: Path, tmp_pa
     text = str(caught.value)
     assert f"has SHA-256 {digest_of(program)[:12]}…, the catalog says 000000000000…" in text
     assert "the file was changed, or the catalog was not" in text
-    assert "cwd /nowhere: no such file or directory" in text
+    assert "cwd /nowhere does not exist" in text
     assert f"{tmp_path}/missing does not exist" in text
 
 
@@ -146,7 +147,7 @@ async def test_what_is_no_regular_file_is_refused_without_a_hang(tmp_path: Path)
     os.mkfifo(tmp_path / "fifo")
 
     assert await problems_of(a_launch(tmp_path / "fifo")) == [f"{tmp_path}/fifo is not a regular file"]
-    assert await problems_of(a_launch(tmp_path)) == [f"{tmp_path} is not a regular file"]
+    assert await problems_of(a_launch(tmp_path)) == [f"{tmp_path} is a folder: name the program in it"]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_a_circle_of_links_ends(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to("a")
     runner = trust.Runner(os.geteuid(), os.getegid(), frozenset())
 
-    with pytest.raises(OSError, match="too many symlinks"):
+    with pytest.raises(OSError, match="it leads through more than 40 symlinks"):
         trust.walk(tmp_path / "a", frozenset({0}), runner)
 
 
@@ -267,7 +268,7 @@ async def test_nothing_is_run_where_plugind_writes(program: Path, tmp_path: Path
     for path in (program, tmp_path / "link"):
         found = await problems_of(a_launch(path), private=[str(program.parent)])
 
-        assert found == [f"{program} lies in {program.parent}, where plugind writes"]
+        assert found == [f"{program} lies in {program.parent}, where plugind writes: put it elsewhere"]
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,7 @@ async def test_nothing_is_run_where_plugind_writes(program: Path, tmp_path: Path
         ({"group": "no-such-group-here"}, "group no-such-group-here does not exist"),
         ({"user": "4294967294"}, "user 4294967294 does not exist"),
         ({"cwd": "/etc/passwd"}, "cwd /etc/passwd is not a directory"),
-        ({"env": (("K", FromFile("/no/key")),)}, "env K: /no/key: no such file or directory"),
+        ({"env": (("K", FromFile("/no/key")),)}, "env K: /no/key does not exist"),
         ({"env": (("K", FromFile("/etc")),)}, "env K: /etc is not a regular file"),
     ],
 )
@@ -285,6 +286,33 @@ async def test_account_folder_and_environment_are_looked_at(
     program: Path, changes: dict[str, Any], expected: str
 ) -> None:
     assert expected in await problems_of(a_launch(program, **changes))
+
+
+@pytest.mark.parametrize("key", ["ready", "liveness", "stop"])
+async def test_a_program_that_is_run_beside_the_plugin_is_looked_at(
+    program: Path, tmp_path: Path, key: str
+) -> None:
+    def specs(path: str) -> list[MountSpec]:
+        words = (path, "--now")
+        probe = Probe(kind="command", command=words)
+        policies = {
+            "ready": Policies(ready=probe),
+            "liveness": Policies(liveness=Liveness(probe)),
+            "stop": Policies(stop=StopPolicy(command=words)),
+        }[key]
+        return [dataclasses.replace(a_spec(a_launch(program)), policies=policies)]
+
+    (tmp_path / "plain").touch(0o644)
+    told = f"cannot run auth/mock v1 ({program}) for auth/mock/ in root: {key}.command"
+    for path, why in {
+        "/no/such/program": "does not exist",
+        "/etc": "is not a regular file",
+        f"{tmp_path}/plain": "is not executable by ",
+    }.items():
+        with pytest.raises(TargetUnfit) as caught:
+            await Binaries().verify(specs(path))
+        assert f"{told} {path} {why}" in str(caught.value)
+    await Binaries().verify([*specs("/bin/true"), *specs("$TMPDIR/made-by-itself")])
 
 
 async def test_another_user_needs_root(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,7 +225,7 @@ async def test_a_living_process_of_another_instance_is_ignored_and_told(
 
     assert probe.status == ""
     assert probe.ignored == 1
-    assert "1 messages were ignored" in probe.why_not()
+    assert "1 message was ignored, which the log of plugind tells more of" in probe.why_not()
 
 
 async def test_a_child_that_is_a_zombie_already_is_heard(probe: Notify, tmp_path: Path) -> None:
