@@ -175,7 +175,9 @@ _V2_STARTS: Final = {
     "start": Seen("reloaded v2", "started v2", "v2", 1),
     "stop": Seen("skipped: stopped by hand", "stopped", "stopped", 1),
     "restart": Seen("reloaded v2", "reloaded v2", "v2", 2),
-    "crash of its main process": Seen("rolled back v1: ended before it was ready: signal 9", "", "v1", 2),
+    "crash of its main process": Seen(
+        "rolled back v1: ended before it was ready: signal 9 (SIGKILL)", "", "v1", 2
+    ),
     "edit to v3": Seen("reloaded v2", "", "v2", 1),
     "removal by apply": Seen("skipped: its mount is no longer in the catalog", "stopped", "gone", None),
 }
@@ -186,7 +188,9 @@ _START: Final = {
     "start": Seen("started v1", "started v1", "v1", 1),
     "stop": Seen("skipped: stopped by hand", "stopped", "stopped", 1),
     "restart": Seen("started v1", "reloaded v1", "v1", 2),
-    "crash of its main process": Seen("failed: ended before it was ready: signal 9", "", "backoff", 1),
+    "crash of its main process": Seen(
+        "failed: ended before it was ready: signal 9 (SIGKILL)", "", "backoff", 1
+    ),
     "edit to v3": Seen("started v1", "", "v1", 1),
     "removal by apply": Seen("skipped: its mount is no longer in the catalog", "stopped", "gone", None),
 }

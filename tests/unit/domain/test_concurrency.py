@@ -19,6 +19,7 @@ from supervisor.domain.events import (
     Answer,
     BecameReady,
     Event,
+    Exit,
     Exited,
     KillTree,
     Outcome,
@@ -202,7 +203,7 @@ class Pure:
         if self._mount is not None and self._mount.instance is not None:
             generation = self._mount.instance.generation
             self._waiting = [one for one in self._waiting if one[1] != generation]
-            self._post(Exited(generation, "signal 9"))
+            self._post(Exited(generation, str(Exit(signal=9))))
 
     def then(self, second: Happening) -> Doing | None:
         return second(self)
