@@ -36,6 +36,8 @@ CHAOS: Final = 0.65
 """Part of the time; the rest is for equal work."""
 EACH: Final = 20
 """Operations between two looks at everything."""
+AMENDED: Final = ("rolled_back", "failed")
+"""What may become of a version that was answered as ready."""
 LOOSE: Final = 2
 """Descriptors of connections that are just being closed."""
 
@@ -127,6 +129,7 @@ class Run:
             self.deaths = self.soak.deaths
             self.settle()
             self.young.append(rss_of(self.stage.plugind.pid))
+        self.raise_if(self._history())
         self.stage.wait_for_log()
         self.raise_if(self._cgroups() + self._files())
         self.raise_if(self.stage.lines() + self.stage.broken_code())
@@ -134,6 +137,23 @@ class Run:
             self.raise_if([f"two at once: {(self.stage.folder / 'violations').read_text().split()}"])
         if os.waitpid(self.stage.decoy, os.WNOHANG)[0]:
             self.raise_if(["the decoy was killed"])
+
+    def _history(self) -> list[str]:
+        """Whatever was answered stands there, amended at most; and nothing is under way."""
+        rows = self.stage.plugind.call("GET", "supervisor/reloads?limit=1000").data["reloads"]
+        kept = {row["reload_id"]: row for row in rows}
+        wrong = [f"history has {name} under way at rest" for name, row in kept.items() if not row["done"]]
+        for name, told in self.stage.plugind.answered.items():
+            if name not in kept:
+                wrong.append(f"{name} was answered and is not in the history")
+                continue
+            now = {row["mount"]: row["result"] for row in kept[name]["mounts"]}
+            for row in told["mounts"]:
+                may = {row["result"], *(AMENDED if row["result"] == "reloaded" else ())}
+                if now.get(row["mount"]) not in may:
+                    wrong.append(f"{name}: {row} was answered, {now.get(row['mount'])} is in the history")
+        self.stage.plugind.answered.clear()
+        return wrong
 
     def _leaks(self) -> list[str]:
         """Descriptors and threads that there were not at the first rest, and zombies."""

@@ -37,12 +37,23 @@ LONGEST: Final = 0.25
 _REAPING: Final = threading.Lock()
 
 
+@dataclass
 class Started(Forked):
     """A plugind as people start it: its memory is its own. Several threads may ask whether it is dead."""
+
+    answered: dict[str, Any] = field(default_factory=dict)
+    """Reports of reloads and applies by their ids."""
 
     def is_dead(self) -> bool:
         with _REAPING:
             return super().is_dead()
+
+    def call(self, method: str, path: str, *more: Any, **others: Any) -> Answer:
+        answer = super().call(method, path, *more, **others)
+        data = (answer.body or {}).get("data")
+        if method == "POST" and isinstance(data, dict) and data.get("done") and not data["dry_run"]:
+            self.answered[data["reload_id"]] = data
+        return answer
 
     def begin(self, gate: int | None = None) -> None:
         assert gate is None
