@@ -24,17 +24,29 @@ from msgspec.structs import replace
 
 from supervisor.api.connections import a_turn
 from supervisor.domain.access import Caller
+from supervisor.domain.catalog import Settings
 from supervisor.domain.errors import AlreadyRunning, Cannot, PlugindError
 from supervisor.domain.legacy import Errand, Legacy
 from supervisor.domain.names import ROOT
 from supervisor.engine.node import Node, Options
+from supervisor.engine.world import begin_in
+from supervisor.files.load import Defaults
 from supervisor.files.settings import load_settings
 from supervisor.files.watch import CatalogWatcher
 from supervisor.host.cgroupmount import machine_lacks
 from supervisor.host.ownlog import set_up_logs
 from supervisor.host.preparation import hold_signals, listen_to_signals, prepare_process
 from supervisor.host.upgrade import Program, drop, inherited
-from supervisor.parts import Given, Parts, check_start, started_threads, starting, tell_of_callback, version
+from supervisor.parts import (
+    TRIES,
+    Given,
+    Parts,
+    check_start,
+    started_threads,
+    starting,
+    tell_of_callback,
+    version,
+)
 
 log = structlog.get_logger("supervisor.daemon")
 EXIT_FAULTY: Final = 2
@@ -181,7 +193,7 @@ class Daemon:
 
 
 def begin(tasks: asyncio.TaskGroup, work: Callable[[], Coroutine[None, None, None]]) -> None:
-    tasks.create_task(work())
+    begin_in(tasks, work())
 
 
 async def begin_node(node: Node) -> None:
@@ -232,9 +244,7 @@ def run(config: Path | None) -> None:
     """Be the daemon, also in the place of one before; a next one begins by an exec within."""
     legacy = inherited()
     program = Program.of_this_process()
-    settings, defaults = load_settings(config)
-    prepare_process(settings)
-    given = Given(settings, defaults, program)
+    given = Given(*prepared(config, TRIES if legacy is not None else 0), program)
     if legacy is not None:
         given = given.after(legacy)
     while (legacy := served(given)) is not None:
@@ -242,6 +252,28 @@ def run(config: Path | None) -> None:
             program.run(legacy)
         except Cannot as error:
             given = given.after(replace(legacy, errand=replace(legacy.errand, error=str(error))))
+
+
+def prepared(config: Path | None, tries: int) -> tuple[Settings, Defaults]:
+    """The settings, and a process that is fit for them.
+
+    Tried again `tries` times: after an upgrade the plugind before this one is gone, and it had them checked.
+
+    Raises:
+        PlugindError: They cannot be used.
+    """
+    while True:
+        try:
+            settings, defaults = load_settings(config)
+            prepare_process(settings)
+        except PlugindError as error:
+            if not tries:
+                raise
+            log.warning("settings_refused", reason=str(error))
+        else:
+            return settings, defaults
+        tries -= 1
+        threading.Event().wait(PAUSE)
 
 
 def served(given: Given) -> Legacy | None:

@@ -19,6 +19,7 @@ from supervisor.domain.names import InstanceId, MountKey, Namespace, Seconds
 from supervisor.engine.feed import Transition
 from supervisor.engine.narrator import row_of
 from supervisor.engine.ports import Clock, Journal
+from supervisor.engine.world import begin_in
 from supervisor.wire import TransitionRow
 
 log = structlog.get_logger(__name__)
@@ -114,7 +115,7 @@ class Chronicle:
             self._due = self._clock.call_at(due, self._look)
         else:
             self._due = None
-            self._tasks.create_task(self._write())
+            begin_in(self._tasks, self._write())
 
     async def _write(self, ended: str = "") -> None:
         async with self._writing:

@@ -8,14 +8,14 @@ import msgspec
 from supervisor.domain.names import Seconds
 from supervisor.engine.ports import History
 from supervisor.engine.reload import Reload, amend, close_interrupted
-from supervisor.engine.world import Ended
+from supervisor.engine.world import Ended, begin_in
 from supervisor.wire import ReloadData
 
 DIED: Final = "plugind died before this was done: see status for what runs"
 LEFT: Final = (
     "plugind ended and left its plugins to the next one before this was done: see status for what runs"
 )
-KEPT: Final = 200
+KEPT: Final = 16
 """Finished reloads that are answered from memory; older ones from history."""
 
 
@@ -79,7 +79,7 @@ class Reports:
         if reload is not None:
             reload.amend(ended)
         if reload is None or reload.is_done:  # else it goes to history when it is done
-            self._tasks.create_task(self._amend(command, ended))
+            begin_in(self._tasks, self._amend(command, ended))
 
     async def _amend(self, command: str, ended: Ended) -> None:
         report = self.of(command)

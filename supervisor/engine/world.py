@@ -1,7 +1,7 @@
 """What all actors of a node share, and what each of them answers."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Generic
 from uuid import uuid4
@@ -18,6 +18,14 @@ from supervisor.engine.ports import Binaries, Clock, Logs, Memory, P, Processes
 def command_id(verb: str) -> str:
     """The id of a command that is no reload, so that it is known by its verb wherever it is shown."""
     return f"{verb}:{uuid4()}"
+
+
+def begin_in(tasks: asyncio.TaskGroup, work: Coroutine[None, None, None]) -> None:
+    """Begin `work`, unless all that is under way there is being broken off."""
+    try:
+        tasks.create_task(work)
+    except RuntimeError:
+        work.close()
 
 
 class Ended(msgspec.Struct, frozen=True):

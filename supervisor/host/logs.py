@@ -112,7 +112,12 @@ class Logs:
     def keep_only(self, keys: Collection[MountKey]) -> None:
         """Remove the FIFOs of all other mounts: a former plugind died before it closed them."""
         known = {self._fifo(key) for key in keys} | {self._fifo(key) for key in self._captures}
-        for path in self._fifo_dir.glob("*/*.fifo"):
+        try:
+            found = sorted(self._fifo_dir.glob("*/*.fifo"))
+        except OSError as error:
+            self._log.warning("fifo_left", path=str(self._fifo_dir), reason=str(error))
+            return
+        for path in found:
             if path not in known:
                 try:
                     path.unlink()
