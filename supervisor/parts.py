@@ -27,6 +27,7 @@ from supervisor.host.audit import AuditLog
 from supervisor.host.cgroups import Cgroups
 from supervisor.host.claims import Claim, taken
 from supervisor.host.history import History
+from supervisor.host.holds import HoldFile
 from supervisor.host.identity import is_scarcity
 from supervisor.host.instances import Instances
 from supervisor.host.journal import Journal
@@ -107,6 +108,7 @@ class Parts:
                 Binaries(private=(str(runtime), str(state), str(logs_dir))),
                 self.logs,
                 self.memory,
+                HoldFile(state / "holds.json"),
                 self.history,
                 Journal(runtime / "transitions.jsonl"),
                 self.audit,

@@ -187,6 +187,15 @@ class UpgradeData(msgspec.Struct, kw_only=True):
     error: str | None = None
 
 
+class HoldData(msgspec.Struct, kw_only=True):
+    """A hold: no reload, apply or pin write in this namespace and below it until it is released."""
+
+    namespace: str
+    why: str
+    who: str
+    since: str
+
+
 class NodeStatus(msgspec.Struct, kw_only=True):
     node: str
     version: str
@@ -198,6 +207,7 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     uses: dict[str, str]
     """What was found and is used: cgroups, systemd, etcd, inotify."""
     warnings: list[str] = []
+    holds: list[HoldData] = []
     upgrade: UpgradeData | None = None
     """The last one, of this process."""
 
@@ -216,6 +226,8 @@ class PlanRow(msgspec.Struct, kw_only=True):
 class PlanData(msgspec.Struct, kw_only=True):
     mounts: list[PlanRow]
     catalog: CatalogState
+    holds: list[HoldData] = []
+    """Those that would refuse an apply, or a part of it."""
 
 
 class PinData(msgspec.Struct, kw_only=True):

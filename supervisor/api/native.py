@@ -12,7 +12,7 @@ from supervisor.api.calls import Answer, Call, Stream, Text
 from supervisor.api.outcomes import answer_of, settled, shown, visible
 from supervisor.domain.access import Caller
 from supervisor.domain.errors import BadRequest, NotFound, PlugindError
-from supervisor.domain.names import MountKey, shortened
+from supervisor.domain.names import MountKey, Namespace, shortened
 
 Item = TypeVar("Item")
 _PLAIN: Final = "text/plain; charset=utf-8"
@@ -32,7 +32,15 @@ async def status(call: Call) -> Answer:
     state = wire.CatalogState(file="", loaded_at=found.catalog.loaded_at, mounts=len(rows))
     counts = dict(Counter(row.state for row in rows))
     return Answer(
-        msgspec.structs.replace(found, catalog=state, counts=counts, uses={}, warnings=[], upgrade=None)
+        msgspec.structs.replace(
+            found,
+            catalog=state,
+            counts=counts,
+            uses={},
+            warnings=[],
+            holds=call.node.holding.seen_from(call.namespace),
+            upgrade=None,
+        )
     )
 
 
@@ -75,6 +83,29 @@ async def _command(
         why = f"{shown(row)}: {row.result.replace('_', ' ')}: {row.error or 'no reason given'}"
         return Answer(row, status=400, errors=(f"cannot {verb} {why}",), outcome=why)
     return Answer(row)
+
+
+async def holds(call: Call) -> Answer:
+    """GET supervisor/hold: what freezes this namespace, and what is held below it."""
+    return Answer({"holds": call.node.holding.seen_from(call.namespace)})
+
+
+async def hold(call: Call) -> Answer:
+    """POST supervisor/hold: keep this namespace and its children as they are."""
+    given = bodies.fields(call.body, call.headers.get("Content-Type", ""))
+    ignored = bodies.unknown_keys(given, ("why",))
+    why = bodies.text_field(given, "why")
+    call.deed = f"hold: {shortened(why)}"
+    set_now = await call.node.holding.set(call.namespace, why, call.caller)
+    return Answer(set_now, warnings=bodies.ignored_warning(ignored))
+
+
+async def release(call: Call) -> Answer:
+    """DELETE supervisor/hold: with `?namespace=` of a child, also where the catalog has it no more."""
+    below = Namespace.parse(call.query.get("namespace", ""))
+    held = call.namespace.joined(below)
+    call.deed = f"release {held}"
+    return Answer(await call.node.holding.release(held, call.caller))
 
 
 async def upgrade(call: Call) -> Answer:

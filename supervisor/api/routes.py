@@ -40,6 +40,7 @@ READ: Final = Access("read")
 ROOT_READ: Final = Access("read", is_root_only=True)
 RELOAD: Final = Access("reload")
 ROOT_RELOAD: Final = Access("reload", is_root_only=True)
+ADMIN: Final = Access("admin")
 ROOT_ADMIN: Final = Access("admin", is_root_only=True)
 
 
@@ -92,6 +93,9 @@ ROUTES: Final = (
     Route("POST", "/supervisor/start/{mount*}", RELOAD, native.start),
     Route("POST", "/supervisor/stop/{mount*}", RELOAD, native.stop),
     Route("POST", "/supervisor/restart/{mount*}", RELOAD, native.restart),
+    Route("GET", "/supervisor/hold", READ, native.holds),
+    Route("POST", "/supervisor/hold", ADMIN, native.hold),
+    Route("DELETE", "/supervisor/hold", ADMIN, native.release),
     Route("POST", "/supervisor/upgrade", ROOT_ADMIN, native.upgrade),
     Route("GET", "/supervisor/logs/{mount*}", READ, native.logs),
     Route("GET", "/supervisor/why/{mount*}", READ, native.why),

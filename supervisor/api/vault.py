@@ -95,7 +95,7 @@ async def write_pin(call: Call) -> Answer:
     call.deed = f"pin {ref} {version}"
     call.begun = True
     return Answer(
-        await call.node.set_pin(ref, version, call.caller), warnings=bodies.ignored_warning(ignored)
+        await call.node.editing.set_pin(ref, version, call.caller), warnings=bodies.ignored_warning(ignored)
     )
 
 

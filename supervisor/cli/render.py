@@ -116,6 +116,17 @@ def shown_mount(row: Row) -> str:
     return word(row.get("mount")).rstrip("/") + "/"
 
 
+def shown_hold(row: Row) -> str:
+    """`team-a since 2026-01-31 13:05:00 by uid 0 (pluginctl): why`."""
+    since = local_time(row.get("since"))
+    return f"{word(row.get('namespace'))} since {since} by {word(row.get('who'))}: {word(row.get('why'))}"
+
+
+def held_lines(data: Row) -> str:
+    """A line for each hold of an answer: why a reload would be refused."""
+    return "".join(f"held: {visible(shown_hold(row))}\n" for row in rows_of(data, "holds"))
+
+
 def rows_of(data: Row, key: str) -> list[Row]:
     """The list of objects under `key`; what is none is left out."""
     value = data.get(key)

@@ -43,6 +43,10 @@ class Conflict(Refused):
     """What the request builds on changed meanwhile."""
 
 
+class Held(Refused):
+    """A hold keeps what it asks for as it is."""
+
+
 class Unavailable(PlugindError):
     """Not now: shutting down, or a part that is needed is away."""
 

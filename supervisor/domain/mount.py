@@ -166,8 +166,11 @@ def former_of(remembered: Remembered) -> tuple[tuple[Launch, Policies], ...]:
     return ((remembered.good, remembered.policies),)
 
 
-def launch_to_start(spec: MountSpec, mount: Mount) -> Launch:
-    """What a start runs: after a rollback what last worked, until the catalog asks for something else."""
-    if mount.good is not None and mount.rolled_back_from == spec.launch:
+def launch_to_start(spec: MountSpec, mount: Mount, *, is_frozen: bool = False) -> Launch:
+    """What a start runs: after a rollback what last worked, until the catalog asks for something else.
+
+    Frozen by a hold: what last worked, whatever the catalog asks for, if anything did.
+    """
+    if mount.good is not None and (is_frozen or mount.rolled_back_from == spec.launch):
         return mount.good
     return spec.launch

@@ -4,11 +4,10 @@ What becomes of the mount is decided in `domain/`; whether anybody may act now, 
 """
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -30,6 +29,10 @@ from supervisor.wire import MountResult
 log = structlog.get_logger(__name__)
 PATIENCE: Final = 1.0
 """Seconds that a command waits for what is remembered to be on disk."""
+
+
+class _Choose(Protocol):
+    def __call__(self, spec: MountSpec, mount: Mount, *, is_frozen: bool) -> Launch: ...
 
 
 class ByHand:
@@ -75,12 +78,16 @@ class ByHand:
             raise NotFound(f"no mount at {key} in the catalog")
         return spec
 
-    async def _checked(self, spec: MountSpec, choose: Callable[[MountSpec, Mount], Launch]) -> Launch:
+    async def _checked(self, spec: MountSpec, choose: _Choose) -> Launch:
         """What is to run, once its files were checked; chosen again if the mount went on meanwhile."""
+
+        def chosen() -> Launch:
+            return choose(spec, self._fleet.mount(spec), is_frozen=self._fleet.is_frozen(spec.key))
+
         while True:
-            launch = choose(spec, self._fleet.mount(spec))
+            launch = chosen()
             await self._preflight.check([replace(spec, launch=launch)])
-            if choose(spec, self._fleet.mount(spec)) == launch:
+            if chosen() == launch:
                 return launch
 
     async def _start(self, spec: MountSpec, launch: Launch, caller: Caller) -> MountResult:

@@ -12,6 +12,7 @@ from supervisor.engine.ports import (
     CatalogFile,
     Clock,
     History,
+    HoldFile,
     Journal,
     Logs,
     Memory,
@@ -32,6 +33,7 @@ class Facilities(Generic[P]):
     binaries: Binaries
     logs: Logs
     memory: Memory
+    holds: HoldFile
     history: History
     journal: Journal
     audit: Audit

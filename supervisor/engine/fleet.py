@@ -29,8 +29,10 @@ WasMain = Callable[[InstanceId, int], bool]
 
 
 class Fleet(Mapping[MountKey, MountActor[P]]):
-    def __init__(self, world: World[P]) -> None:
+    def __init__(self, world: World[P], is_frozen: Callable[[MountKey], bool] = lambda _: False) -> None:
         self._world = world
+        self.is_frozen = is_frozen
+        """Whether a hold keeps a mount as it is: then a start runs what last worked."""
         self._actors: dict[MountKey, MountActor[P]] = {}
         self._remembered: dict[MountKey, Remembered] = {}
         self._closing = False
@@ -107,7 +109,8 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
             if handed is not None:
                 actor.resume(resumed(actor.mount, handed, lives=False), handed)
             if actor.mount.held is None and (handed is None or handed.is_due):
-                actor.post(events.Start(launch_to_start(spec, actor.mount)))
+                launch = launch_to_start(spec, actor.mount, is_frozen=self.is_frozen(spec.key))
+                actor.post(events.Start(launch))
 
     async def _remember_generations(self, generations: Mapping[MountKey, int]) -> None:
         """One may be gone before it was remembered: without its record its id would be given again."""
@@ -227,8 +230,8 @@ def known_launch(seen: Unrecorded, spec: MountSpec | None, remembered: Remembere
     return None
 
 
-def launch_to_restart(spec: MountSpec, mount: Mount) -> Launch:
+def launch_to_restart(spec: MountSpec, mount: Mount, *, is_frozen: bool = False) -> Launch:
     """What runs, or what is about to: a restart undoes no reload. Where nothing runs, what a start runs."""
     if mount.held is not None or mount.instance is None:
-        return launch_to_start(spec, mount)
-    return mount.bound_for or launch_to_start(spec, mount)
+        return launch_to_start(spec, mount, is_frozen=is_frozen)
+    return mount.bound_for or launch_to_start(spec, mount, is_frozen=is_frozen)

@@ -6,6 +6,7 @@ Here a request becomes jobs for the mounts' actors, after everything that it nee
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,14 +16,16 @@ from supervisor.domain.access import Caller
 from supervisor.domain.catalog import Catalog, Launch
 from supervisor.domain.errors import NotFound, PlugindError, Unavailable
 from supervisor.domain.legacy import HandedNode
-from supervisor.domain.names import MountKey, Namespace, PluginRef, Seconds
+from supervisor.domain.names import ROOT, MountKey, Namespace, Seconds
 from supervisor.domain.plan import Step, Target, described, diff, select
 from supervisor.engine import views
 from supervisor.engine.byhand import PATIENCE, ByHand, on_disk
 from supervisor.engine.chronicle import Chronicle
+from supervisor.engine.editing import Editing
 from supervisor.engine.facilities import About, Facilities
 from supervisor.engine.feed import Feed, Transition
 from supervisor.engine.fleet import Fleet
+from supervisor.engine.holding import Holding
 from supervisor.engine.narrator import narrate, row_of
 from supervisor.engine.pace import Pace
 from supervisor.engine.preflight import Preflight
@@ -41,7 +44,6 @@ from supervisor.wire import (
     InstanceRow,
     MountResult,
     NodeStatus,
-    PinData,
     PlanData,
     ReloadData,
     TransitionRow,
@@ -67,6 +69,10 @@ class Node:
         self._feed = Feed(self._tell, about.handed.number if about.handed is not None else 0)
         self._succession = Succession(about, facilities.successor, facilities.clock)
         self._reports = Reports(facilities.history, tasks)
+        self.holding = Holding(facilities.holds, self._may_act)
+        """Holds: what they refuse is refused here, they are set and released there."""
+        self.editing = Editing(facilities.file, self._staging, self.holding, self._may_act)
+        """What changes the catalog file."""
         self._fleet = Fleet(
             World(
                 facilities.clock,
@@ -78,7 +84,8 @@ class Node:
                 Pace(facilities.clock, about.restarts),
                 tasks,
                 self._reports.amended,
-            )
+            ),
+            self.holding.is_frozen,
         )
         self._by_hand = ByHand(self._fleet, self._preflight, facilities.memory, self._staging)
         self._warnings: list[str] = []
@@ -96,6 +103,7 @@ class Node:
         """Read the catalog, adopt what lives and start the rest; commands wait until that is done."""
         self.expect_begin()
         await self._chronicle.begin()
+        await self.holding.begin()
         await self._staging.begin()
         handed = self._about.handed
         self._warnings += await self._fleet.begin(
@@ -154,6 +162,7 @@ class Node:
             counts=views.counts(self._fleet.phases()),
             uses=dict(self._about.uses),
             warnings=[*self._warnings, *self._has.processes.unclaimed()],
+            holds=self.holding.seen_from(ROOT),
             upgrade=self._succession.last,
         )
 
@@ -203,7 +212,8 @@ class Node:
         await self._begun.wait()
         catalog = await self._staging.current()
         rows = [views.plan_row(step, catalog) for step in self._steps(catalog, namespace)]
-        return PlanData(mounts=rows, catalog=self._staging.state())
+        state = self._staging.state()
+        return PlanData(mounts=rows, catalog=state, holds=self.holding.seen_from(namespace))
 
     async def reload(
         self, target: Target, namespace: Namespace, options: Options, caller: Caller, reload_id: str
@@ -219,6 +229,7 @@ class Node:
         jobs = [
             Job(spec.key, "reload", str(spec.plugin), spec, held_by=self._held_by(spec.key)) for spec in specs
         ]
+        jobs = self._allowed("reload", jobs, options)
         data = self._data("reload", described(target, namespace), caller, reload_id, options)
         return await self._begin(data, jobs, options)
 
@@ -231,6 +242,7 @@ class Node:
         await self._may_act()
         catalog = await self._staging.current()
         jobs = [job_of(step, self._held_by(step.key)) for step in self._steps(catalog, namespace)]
+        jobs = self._allowed("apply", jobs, options, namespace)
         data = self._data("apply", str(namespace), caller, reload_id, options)
         return await self._begin(data, jobs, options)
 
@@ -248,13 +260,6 @@ class Node:
         """A new instance of what runs; a mount that runs nothing is started. Raises NotFound, TargetUnfit."""
         await self._may_act()
         return await self._by_hand.restart(key, caller)
-
-    async def set_pin(self, ref: PluginRef, version: str, caller: Caller) -> PinData:
-        """Edit the pin in the catalog file; moves no process. Raises Refused."""
-        await self._has.file.set_pin(ref, version)
-        await self._staging.look_again()
-        log.info("pin_written", plugin=str(ref), version=version, by=caller.name)
-        return PinData(type=ref.type, name=ref.name, version=version)
 
     async def upgrade(self, caller: Caller, upgrade_id: str) -> UpgradeData:
         """Have a new plugind take over in place, soon. Raises Cannot, Conflict: this one goes on."""
@@ -298,9 +303,17 @@ class Node:
         actor = self._fleet.get(key)
         return actor.mount.held.who if actor is not None and actor.mount.held is not None else None
 
+    def _allowed(self, verb: str, jobs: Sequence[Job], options: Options, *asked: Namespace) -> list[Job]:
+        """The jobs, where nothing is held of what was `asked` for; with `partial`, these carry the reason."""
+        frozen = {job.key: self.holding.why_not(job.key) for job in jobs if job.verb != "keep"}
+        if not options.partial:
+            places = [*asked, *(key.namespace for key in frozen)]
+            self.holding.refuse(verb, places, ' (or ask for the rest, with "partial": true)')
+        return [replace(job, frozen=frozen.get(job.key)) for job in jobs]
+
     async def _begin(self, data: ReloadData, jobs: Sequence[Job], options: Options) -> Reload:
         jobs = await self._preflight.fit(jobs, partial=options.partial)
-        reload = Reload(data, jobs, options, self._has.clock)
+        reload = Reload(data, jobs, options, self._has.clock, self.holding.why_not)
         if options.dry_run:
             currents = self._fleet.currents()
             reload.rehearse([dry_row(job, currents.get(job.key)) for job in jobs])

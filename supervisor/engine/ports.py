@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from supervisor.domain.catalog import Catalog, Identity, Launch, MountSpec, Policies
 from supervisor.domain.events import Exit, Instance
+from supervisor.domain.holds import Hold
 from supervisor.domain.legacy import Errand
 from supervisor.domain.memory import Remembered, Unrecorded
 from supervisor.domain.names import InstanceId, MountKey, PluginRef, Seconds
@@ -223,6 +224,22 @@ class CatalogFile(Protocol):
     async def keep(self) -> None: ...
 
     async def set_pin(self, ref: PluginRef, version: str) -> Any: ...
+
+
+class HoldFile(Protocol):
+    """The holds that must outlive a restart."""
+
+    def load(self) -> Sequence[Hold]:
+        """Those of the file.
+
+        Raises:
+            Cannot: It cannot be told which there are; it says where the file is kept.
+        """
+        ...
+
+    async def write(self, holds: Sequence[Hold]) -> None:
+        """Return when they are on disk. Raises Cannot: those of before are."""
+        ...
 
 
 class Memory(Protocol):

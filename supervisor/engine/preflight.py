@@ -36,12 +36,12 @@ class Preflight:
     async def fit(self, jobs: Sequence[Job], *, partial: bool) -> Sequence[Job]:
         """The jobs, if all their targets are fit; with `partial` those that are not carry the reason.
 
-        A mount that is stopped by hand is not started by any of them, so its files do not matter.
+        A mount that is stopped by hand or held is not started by any of them, so its files do not matter.
 
         Raises:
             TargetUnfit: With every fault of every mount; not with `partial`.
         """
-        starting = [job for job in jobs if job.verb in {"reload", "start"} and job.held_by is None]
+        starting = [job for job in jobs if job.starts]
         if not partial:
             await self.check(job.spec for job in starting if job.spec)
             return jobs

@@ -60,20 +60,37 @@ class Job:
     """Why nothing is done with it: it is unfit, and the caller said `partial`."""
     held_by: str | None = None
     """Who stopped it by hand: neither a reload nor an apply starts it."""
+    frozen: str | None = None
+    """Which hold keeps it as it is; the caller said `partial`."""
 
     @property
     def is_a_trial(self) -> bool:
         """It starts something, so that others may learn from how it goes."""
-        return self.verb in {"reload", "start"} and self.refusal is None and self.held_by is None
+        return self.starts and self.refusal is None
+
+    @property
+    def starts(self) -> bool:
+        """It is to start something, so its files matter."""
+        return self.verb in {"reload", "start"} and self.held_by is None and self.frozen is None
 
 
 Do = Callable[[Job, str], Awaitable[Ended]]
+WhyNot = Callable[[MountKey], str | None]
+"""Which hold keeps a mount as it is now, if any."""
 
 
 class Reload:
     """A reload under way. It goes on whether or not somebody waits. Fits `node.Ticket`."""
 
-    def __init__(self, data: ReloadData, jobs: Sequence[Job], options: Options, clock: Clock) -> None:
+    def __init__(
+        self,
+        data: ReloadData,
+        jobs: Sequence[Job],
+        options: Options,
+        clock: Clock,
+        frozen: WhyNot = lambda _: None,
+    ) -> None:
+        self._frozen = frozen
         self.reload_id = data.reload_id
         self._data = data
         self._jobs = jobs
@@ -160,7 +177,11 @@ class Reload:
         while waiting and not self.is_interrupted:
             job = waiting.popleft()
             row = self._rows[job.key]
-            if job.refusal is not None:
+            # asked again for each: one that is held meanwhile is left as it is
+            frozen = job.frozen or (self._frozen(job.key) if job.verb != "keep" else None)
+            if frozen is not None:
+                row.result, row.error = "skipped", frozen
+            elif job.refusal is not None:
                 row.result, row.error = "failed", job.refusal
             elif job.held_by is not None:
                 row.result, row.error = "skipped", f"stopped by hand by {job.held_by}"
@@ -199,13 +220,15 @@ def dry_row(job: Job, current: Current | None) -> RehearsedResult:
         would_be=DONE[job.verb],
     )
     old = new = current.launch if current is not None else None
-    if job.refusal is not None:
+    if job.frozen is not None:
+        row.result, row.would_be, row.error = "skipped", "skipped", job.frozen
+    elif job.refusal is not None:
         row.result, row.would_be, row.error = "failed", "failed", job.refusal
     elif job.held_by is not None:
         row.result, row.would_be, row.error = "skipped", "skipped", f"stopped by hand by {job.held_by}"
     elif job.verb == "stop":
         new = None
-    if job.spec is not None and job.verb in {"reload", "start"} and job.held_by is None:
+    if job.spec is not None and job.starts:
         new = job.spec.launch
     if old is not None:
         row.old_version, row.old_sha256 = old.version, old.sha256

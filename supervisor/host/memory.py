@@ -16,7 +16,7 @@ import msgspec
 from supervisor.domain.errors import BadRequest, Cannot
 from supervisor.domain.memory import Remembered
 from supervisor.domain.names import MountKey, Namespace, Seconds
-from supervisor.host.wholefile import free_name, read_whole, remove_strays, write_whole
+from supervisor.host.wholefile import free_name, moved_aside, read_whole, remove_strays, write_whole
 
 FORMAT: Final = 1
 MOST_BYTES: Final = 256 << 20
@@ -75,7 +75,7 @@ class Memory:
             remove_strays(self._path.parent)
             data = read_whole(self._path, MOST_BYTES)
         except Cannot as error:
-            self._on_trouble(f"{error}; {self._moved_aside()}")
+            self._on_trouble(f"{error}; {moved_aside(self._path)}")
             return {}
         if data is None:
             return {}
@@ -169,14 +169,6 @@ class Memory:
             write_whole(place, data, durable=True)
         except (Cannot, OSError) as error:
             return f"it could not be set aside: {error}"
-        return f"it is kept as {place}"
-
-    def _moved_aside(self) -> str:
-        try:
-            place = free_name(self._path.with_name(f"{self._path.name}.damaged"))
-            self._path.rename(place)
-        except OSError as error:
-            return f"it could not be set aside: {error.strerror}"
         return f"it is kept as {place}"
 
 

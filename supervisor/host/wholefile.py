@@ -107,6 +107,16 @@ def free_name(path: Path) -> Path:
     return next(name for name in itertools.chain([path], names) if not is_there(name))
 
 
+def moved_aside(path: Path) -> str:
+    """Give what is at `path` another name, and say which, for people."""
+    try:
+        place = free_name(path.with_name(f"{path.name}.damaged"))
+        path.rename(place)
+    except OSError as error:
+        return f"it could not be set aside: {error.strerror}"
+    return f"it is kept as {place}"
+
+
 def is_there(path: Path) -> bool:
     """Whether anything has this name. Not `lexists`, which says no to whatever it could not find out.
 

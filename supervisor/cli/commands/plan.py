@@ -11,6 +11,7 @@ from supervisor.cli.render import (
     Row,
     Style,
     counted,
+    held_lines,
     rows_of,
     shown_mount,
     texts_of,
@@ -51,7 +52,10 @@ def command(session: Session, *, verbose: bool) -> int:
     counts = Counter(word(row.get("action")) for row in rows)
     acts = any(counts[action] for action in ("start", "stop", "replace", "settings"))
     summary = visible(counted(counts, tuple(ACTIONS)))
-    session.write(f"{summary}: pluginctl apply does it\n" if acts else "everything is as the catalog says\n")
+    held = held_lines(answer.data)
+    does_it = "and something is held" if held else "pluginctl apply does it"
+    session.write(f"{summary}: {does_it}\n" if acts else "everything is as the catalog says\n")
+    session.write(held)
     catalog = answer.data.get("catalog")
     if isinstance(catalog, dict):
         session.warn(texts_of(catalog, "faults"))

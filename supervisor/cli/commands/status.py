@@ -14,6 +14,7 @@ from supervisor.cli.render import (
     Row,
     Style,
     counted,
+    held_lines,
     local_time,
     plural,
     rows_of,
@@ -63,7 +64,7 @@ def command(session: Session, *, verbose: bool) -> int:
     if rows:
         now = datetime.now(UTC)
         session.write(look.table(HEADER, [_line(row, now) for row in rows], right="PID RESTARTS"))
-    session.write(footer(about, rows))
+    session.write(footer(about, rows) + held_lines(about))
     if look.has_cut:
         session.write(f"{look.more} is cut here: pluginctl why MOUNT has the whole of it\n")
     session.warn(_faults(about))

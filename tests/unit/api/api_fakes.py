@@ -90,12 +90,45 @@ class FakeTicket:
         self.finished.set()
 
 
+class FakeHolding:
+    def __init__(self) -> None:
+        self.rows: dict[str, wire.HoldData] = {}
+
+    def seen_from(self, namespace: Namespace) -> list[wire.HoldData]:
+        return [row for place, row in self.rows.items() if namespace.covers(Namespace.parse(place))]
+
+    async def set(self, namespace: Namespace, why: str, caller: Caller) -> wire.HoldData:
+        if not why:
+            raise BadRequest("say why")
+        row = wire.HoldData(namespace=str(namespace), why=why, who=caller.name, since=AT)
+        return self.rows.setdefault(str(namespace), row)
+
+    async def release(self, namespace: Namespace, caller: Caller) -> wire.HoldData:
+        if str(namespace) not in self.rows:
+            raise NotFound("it is not held")
+        return self.rows.pop(str(namespace))
+
+
+class FakeEditing:
+    def __init__(self, node: "FakeNode") -> None:
+        self.node = node
+
+    async def set_pin(self, ref: PluginRef, version: str, caller: Caller) -> wire.PinData:
+        self.node.calls.append(("set_pin", ref, version))
+        plugins = self.node.known.plugins
+        if ref not in plugins or version not in plugins[ref].versions:
+            raise BadRequest(f'{ref.type} plugin "{ref.name}" version {version} does not exist')
+        return wire.PinData(type=ref.type, name=ref.name, version=version)
+
+
 class FakeNode:
     name = "host-a"
     version = "0.1.0"
 
     def __init__(self) -> None:
         self.known = a_catalog()
+        self.holding = FakeHolding()
+        self.editing = FakeEditing(self)
         self.calls: list[tuple[object, ...]] = []
         self.audited: list[tuple[str, str, str, str]] = []
         self.tickets: dict[str, FakeTicket] = {}
@@ -203,12 +236,6 @@ class FakeNode:
     def _exists(self, key: MountKey) -> None:
         if key not in self.known.mounts:
             raise NotFound(f"no mount at {key}")
-
-    async def set_pin(self, ref: PluginRef, version: str, caller: Caller) -> wire.PinData:
-        self.calls.append(("set_pin", ref, version))
-        if ref not in self.known.plugins or version not in self.known.plugins[ref].versions:
-            raise BadRequest(f'{ref.type} plugin "{ref.name}" version {version} does not exist')
-        return wire.PinData(type=ref.type, name=ref.name, version=version)
 
     async def upgrade(self, caller: Caller, upgrade_id: str) -> wire.UpgradeData:
         self.calls.append(("upgrade", upgrade_id))

@@ -3,17 +3,23 @@
 import asyncio
 import inspect
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from api_fakes import DEV, FakeNode, FakeTicket
+from api_fakes import DEV, FakeEditing, FakeHolding, FakeNode, FakeTicket
 from prometheus_client.parser import text_string_to_metric_families
 
 from supervisor.domain.names import MountKey, Namespace
+from supervisor.engine.editing import Editing
+from supervisor.engine.holding import Holding
 from supervisor.engine.node import Node, Ticket
 
 
-@pytest.mark.parametrize(("fake", "real"), [(FakeNode, Node), (FakeTicket, Ticket)])
+@pytest.mark.parametrize(
+    ("fake", "real"),
+    [(FakeNode, Node), (FakeTicket, Ticket), (FakeHolding, Holding), (FakeEditing, Editing)],
+)
 def test_the_fake_has_the_signatures_of_the_real_one(fake: type, real: type) -> None:
     for name, method in inspect.getmembers(fake, inspect.isfunction):
         if not name.startswith("_") and name != "finish":
@@ -205,3 +211,73 @@ async def test_metrics_have_a_json_form_and_no_other(served: Any) -> None:
 
     assert {"Name": "plugind.mounts", "Value": 2, "Labels": {"state": "ready"}} in as_json.json["Gauges"]
     assert (other.status, other.headers["content-type"]) == (400, "text/plain")
+
+
+# --- hold
+
+
+async def test_a_hold_is_set_shown_and_released_and_each_is_noted(served: Any, node: Any) -> None:
+    for method in ("PUT", "POST"):
+        got = await served.ask(method, "/v1/team-a/supervisor/hold", {"why": "release 1.4"})
+        assert (got.status, got.data["namespace"], got.data["why"]) == (200, "team-a", "release 1.4")
+    shown = await served.ask("GET", "/v1/supervisor/hold")
+    status = await served.ask("GET", "/v1/team-a/supervisor/status")
+    ended = await served.ask("DELETE", "/v1/team-a/supervisor/hold")
+    again = await served.ask("DELETE", "/v1/team-a/supervisor/hold")
+
+    assert [row["namespace"] for row in shown.data["holds"]] == ["team-a"]
+    assert status.data["holds"] == shown.data["holds"]
+    assert (ended.status, ended.data["why"], again.status) == (200, "release 1.4", 404)
+    assert (await served.ask("GET", "/v1/supervisor/hold")).data == {"holds": []}
+    assert [line[1:] for line in node.audited] == [
+        ("hold: release 1.4", "team-a", "done"),
+        ("hold: release 1.4", "team-a", "done"),
+        ("release team-a", "team-a", "done"),
+        ("release team-a", "team-a", "refused: it is not held"),
+    ]
+
+
+async def test_a_namespace_is_shown_no_hold_of_another(served: Any) -> None:
+    await served.ask("PUT", "/v1/team-a/dev/supervisor/hold", {"why": "x"})
+
+    async def seen(path: str) -> list[str]:
+        got = await served.ask("GET", f"/v1/{path}supervisor/hold")
+        return [row["namespace"] for row in got.data["holds"]]
+
+    assert await seen("team-a/") == ["team-a/dev"]
+    node_of_team = await served.ask("GET", "/v1/team-a/supervisor/status")
+    assert len(node_of_team.data["holds"]) == 1
+
+
+async def test_a_hold_of_a_namespace_that_is_no_more_is_released_from_above(served: Any, node: Any) -> None:
+    await served.ask("PUT", "/v1/team-a/dev/supervisor/hold", {"why": "x"})
+    node.known = replace(node.known, namespaces=frozenset({Namespace(), Namespace(("team-a",))}))
+
+    gone = await served.ask("DELETE", "/v1/team-a/dev/supervisor/hold")
+    ended = await served.ask("DELETE", "/v1/team-a/supervisor/hold?namespace=dev")
+
+    assert (gone.status, gone.errors) == (404, ["namespace not found"])
+    assert (ended.status, ended.data["namespace"]) == (200, "team-a/dev")
+
+
+@pytest.mark.parametrize("body", [{}, {"why": ""}, {"why": ["x"]}, {"whyy": "x"}, b"["])
+async def test_a_hold_without_a_why_is_refused(served: Any, node: Any, body: object) -> None:
+    got = await served.ask("PUT", "/v1/supervisor/hold", body)
+
+    assert got.status == 400
+    assert node.holding.rows == {}
+
+
+async def test_a_hold_takes_an_admin_of_the_namespace(serve: Any, as_uid: Any, rule: Any) -> None:
+    as_uid(1000)
+    team = (Namespace(("team-a",)),)
+    reloads = await serve(access=[rule(uid=1000, namespaces=team, may="reload")])
+    refused = await reloads.ask("PUT", "/v1/team-a/supervisor/hold", {"why": "x"})
+    seen = await reloads.ask("GET", "/v1/team-a/supervisor/hold")
+    await reloads.server.stop(0)
+    admin = await serve(access=[rule(uid=1000, namespaces=team, may="admin")])
+
+    own = await admin.ask("PUT", "/v1/team-a/dev/supervisor/hold", {"why": "x"})
+    all_of_it = await admin.ask("PUT", "/v1/supervisor/hold", {"why": "x"})
+
+    assert (refused.status, seen.status, own.status, all_of_it.status) == (403, 200, 200, 403)

@@ -7,7 +7,7 @@ waits for the wall clock: time passes by `FakeClock.advance`, and `settle` lets 
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,6 +36,7 @@ from supervisor.domain.errors import (
     Unavailable,
 )
 from supervisor.domain.events import Exit, Instance
+from supervisor.domain.holds import Hold
 from supervisor.domain.legacy import Errand, HandedNode
 from supervisor.domain.memory import Remembered, Unrecorded
 from supervisor.domain.mount import Mount
@@ -445,6 +446,23 @@ class FakeMemory:
         self.disk.update(self.known)
 
 
+class FakeHoldFile:
+    def __init__(self) -> None:
+        self.disk: list[Hold] = []
+        self.fails: str | None = None
+        self.damaged: str | None = None
+
+    def load(self) -> list[Hold]:
+        if self.damaged is not None:
+            raise Cannot(self.damaged)
+        return list(self.disk)
+
+    async def write(self, holds: Sequence[Hold]) -> None:
+        if self.fails is not None:
+            raise Cannot(self.fails)
+        self.disk = list(holds)
+
+
 class FakeHistory:
     def __init__(self) -> None:
         self.documents: dict[str, bytes] = {}
@@ -661,6 +679,7 @@ class House:
         self.binaries = FakeBinaries()
         self.logs = FakeLogs()
         self.memory = FakeMemory()
+        self.holds = FakeHoldFile()
         self.history = FakeHistory()
         self.journal = FakeJournal()
         self.audit = FakeAudit()
@@ -688,6 +707,7 @@ class House:
                 self.binaries,
                 self.logs,
                 self.memory,
+                self.holds,
                 self.history,
                 self.journal,
                 self.audit,
@@ -767,6 +787,7 @@ if TYPE_CHECKING:
         ports.Binaries,
         ports.Logs,
         ports.Memory,
+        ports.HoldFile,
         ports.History,
         ports.Journal,
         ports.Audit,
@@ -779,6 +800,7 @@ if TYPE_CHECKING:
         FakeBinaries(),
         FakeLogs(),
         FakeMemory(),
+        FakeHoldFile(),
         FakeHistory(),
         FakeJournal(),
         FakeAudit(),

@@ -572,7 +572,7 @@ async def test_a_command_whose_check_goes_on_while_plugind_ends_starts_nothing(h
 async def test_a_pin_is_written_and_moves_no_process(house: House) -> None:
     await house.begun(a_catalog("auth/a"))
 
-    data = await house.node.set_pin(MOCK, "v2", BOB)
+    data = await house.node.editing.set_pin(MOCK, "v2", BOB)
 
     row = house.row("auth/a")
     assert (data.type, data.name, data.version) == ("auth", "mock", "v2")
