@@ -201,6 +201,12 @@ def text_field(given: Mapping[str, Any], key: str) -> str:
     return _field({key: given[key]} if given.get(key) is not None else {}, key, _text) or ""
 
 
+def texts_field(given: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Strings of a body; one by itself is a list of one."""
+    known = {key: given[key]} if given.get(key) is not None else {}
+    return _field(known, key, _texts) or ()
+
+
 def flag(text: str) -> bool:
     """A boolean of a query, as Go reads it."""
     if text in _TRUE or text in _FALSE:
@@ -245,6 +251,10 @@ def _text(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     raise ValueError(f"expected a string, got {_kind(value)}")
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(_text, value if isinstance(value, list) else [value]))
 
 
 def _paths(value: Any) -> tuple[str, ...]:

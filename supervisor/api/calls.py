@@ -116,6 +116,8 @@ def rendered(reply: Answer | Bare | Text, request_id: str) -> bytes:
             return reply.body
         case Bare():
             return msgspec.json.encode(reply.document)
+        case Answer(status=204):
+            return b""
         case Answer() if reply.status >= 400 and reply.data is None:  # noqa: PLR2004 - HTTP
             return msgspec.json.encode({"errors": reply.errors})
         case Answer():

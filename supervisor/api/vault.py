@@ -1,5 +1,7 @@
 """Handlers under /v1/sys, wire-compatible with Vault and OpenBao; reading in vault_reads, vault_health."""
 
+from contextlib import suppress
+
 from supervisor import wire
 from supervisor.api import bodies
 from supervisor.api.calls import Answer, Call
@@ -7,6 +9,7 @@ from supervisor.api.outcomes import answer_of, problems, settled, visible
 from supervisor.domain.errors import BadRequest, NotFound
 from supervisor.domain.names import PLUGIN_TYPES, PluginRef, PluginType, is_name, shortened
 from supervisor.domain.plan import ByPlugin, Target, described
+from supervisor.domain.registering import registered
 
 NO_CLUSTER = "no cluster is configured: reloaded on this node only"
 
@@ -76,7 +79,7 @@ async def read_pins(call: Call) -> Answer:
 
 
 async def read_pin(call: Call) -> Answer:
-    plugin = call.node.catalog.plugins.get(_ref(call))
+    plugin = call.node.catalog.plugins.get(ref_of(call))
     if plugin is None or plugin.pin is None:
         raise NotFound("")
     return Answer(wire.PinData(type=plugin.ref.type, name=plugin.ref.name, version=plugin.pin))
@@ -91,7 +94,7 @@ async def write_pin(call: Call) -> Answer:
         raise BadRequest("missing plugin version")
     if not is_name(version):
         raise BadRequest(f'version "{shortened(version)}" is no version name')
-    ref = _ref(call)
+    ref = ref_of(call)
     call.deed = f"pin {ref} {version}"
     call.begun = True
     return Answer(
@@ -100,9 +103,61 @@ async def write_pin(call: Call) -> Answer:
 
 
 async def delete_pin(call: Call) -> Answer:
-    raise BadRequest(
-        f"cannot remove the pin of {_ref(call)}: this version cannot; write another version instead"
+    """DELETE sys/plugins/pins/{type}/{name}: 204, also where there is no pin."""
+    ref = ref_of(call)
+    call.deed = f"remove the pin of {ref}"
+    call.begun = True
+    await call.node.editing.remove_pin(ref, call.caller)
+    return Answer(status=204)
+
+
+async def undo_pin(call: Call) -> Answer:
+    """POST supervisor/pins/{type}/{name}/undo: what the last write of the pin replaced is back."""
+    ref = ref_of(call)
+    call.deed = f"undo the pin of {ref}"
+    if bodies.fields(call.body, call.headers.get("Content-Type", "")):
+        raise BadRequest("cannot undo a pin: it takes no parameters")
+    call.begun = True
+    return Answer(await call.node.editing.undo_pin(ref, call.caller))
+
+
+async def register_plugin(call: Call) -> Answer:
+    """POST sys/plugins/catalog/{type}/{name}: adds a version to a plugin of the catalog file; 204."""
+    given = bodies.fields(call.body, call.headers.get("Content-Type", ""))
+    ignored = bodies.unknown_keys(given, (*_REGISTER, *_CONTAINERS, *_ALSO_SENT))
+    if asked := [key for key in _CONTAINERS if given.get(key)]:
+        raise BadRequest(f"cannot register a plugin with {asked[0]}: plugins are files here")
+    ref, version = ref_of(call), bodies.text_field(given, "version")
+    if not version:
+        raise BadRequest("missing plugin version: every version has a name here")
+    call.deed = f"add {shortened(version)} to {ref}"
+    added = registered(
+        bodies.text_field(given, "command"),
+        bodies.text_field(given, "sha256") or bodies.text_field(given, "sha_256"),
+        bodies.texts_field(given, "args"),
+        bodies.texts_field(given, "env"),
     )
+    call.begun = True
+    await call.node.editing.add_version(ref, version, added, call.caller)
+    return Answer(status=204, warnings=bodies.ignored_warning(ignored))
+
+
+async def deregister_plugin(call: Call) -> Answer:
+    """DELETE sys/plugins/catalog/{type}/{name}?version=: 204, also where there is no such version."""
+    ref, version = ref_of(call), call.query.get("version", "")
+    if not version:
+        raise BadRequest(f"missing plugin version: say which one of {ref}, as with -version")
+    call.deed = f"remove {shortened(version)} from {ref}"
+    call.begun = True
+    with suppress(NotFound):
+        await call.node.editing.remove_version(ref, version, call.caller)
+    return Answer(status=204)
+
+
+_REGISTER = ("version", "command", "sha256", "sha_256", "args", "env")
+_CONTAINERS = ("oci_image", "runtime", "download")
+_ALSO_SENT = ("type", "name")
+"""By Vault's clients, which say it in the path too."""
 
 
 def _type(text: str) -> PluginType:
@@ -112,5 +167,5 @@ def _type(text: str) -> PluginType:
     raise BadRequest(f'"{shortened(text)}" is no plugin type: write one of {", ".join(PLUGIN_TYPES)}')
 
 
-def _ref(call: Call) -> PluginRef:
+def ref_of(call: Call) -> PluginRef:
     return PluginRef(_type(call.params["type"]), call.params["name"])

@@ -111,6 +111,13 @@ class Mount(msgspec.Struct, frozen=True):
         )
 
     @property
+    def launches(self) -> tuple[Launch, ...]:
+        """What runs and what is about to."""
+        asked = (one.launch for one in (self.current, self.queued) if one is not None)
+        wanted = () if self.wanted is None else (self.wanted,)
+        return (*(instance.launch for instance in self.living), *asked, *wanted)
+
+    @property
     def is_empty(self) -> bool:
         """No process of this mount can exist."""
         return self.instance is None and self.incoming is None and self.outgoing is None

@@ -52,6 +52,10 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
     def currents(self) -> dict[MountKey, Current]:
         return {key: views.current(actor) for key, actor in self._actors.items()}
 
+    def launches(self) -> list[tuple[MountKey, Launch]]:
+        """What runs and what is about to, of every mount."""
+        return [(key, launch) for key, actor in self._actors.items() for launch in actor.mount.launches]
+
     async def begin(
         self,
         catalog: Catalog,

@@ -71,8 +71,6 @@ class Node:
         self._reports = Reports(facilities.history, tasks)
         self.holding = Holding(facilities.holds, self._may_act)
         """Holds: what they refuse is refused here, they are set and released there."""
-        self.editing = Editing(facilities.file, self._staging, self.holding, self._may_act)
-        """What changes the catalog file."""
         self._fleet = Fleet(
             World(
                 facilities.clock,
@@ -87,6 +85,10 @@ class Node:
             ),
             self.holding.is_frozen,
         )
+        self.editing = Editing(
+            facilities.file, self._staging, self.holding, self._may_act, self._fleet.launches
+        )
+        """What changes the catalog file."""
         self._by_hand = ByHand(self._fleet, self._preflight, facilities.memory, self._staging)
         self._warnings: list[str] = []
         self._leaving = False

@@ -10,6 +10,7 @@ from supervisor.domain.holds import Hold
 from supervisor.domain.legacy import Errand
 from supervisor.domain.memory import Remembered, Unrecorded
 from supervisor.domain.names import InstanceId, MountKey, PluginRef, Seconds
+from supervisor.domain.registering import Registered
 
 
 class Clock(Protocol):
@@ -202,6 +203,16 @@ class Binaries(Protocol):
         ...
 
 
+class Edited(Protocol):
+    """What an edit of the catalog file replaced by what; the two are equal where nothing was written."""
+
+    @property
+    def old(self) -> str | None: ...
+
+    @property
+    def new(self) -> str | None: ...
+
+
 class CatalogFile(Protocol):
     @property
     def path(self) -> str: ...
@@ -223,7 +234,17 @@ class CatalogFile(Protocol):
 
     async def keep(self) -> None: ...
 
-    async def set_pin(self, ref: PluginRef, version: str) -> Any: ...
+    async def set_pin(self, ref: PluginRef, version: str) -> Edited: ...
+
+    async def remove_pin(self, ref: PluginRef) -> Edited: ...
+
+    async def undo_pin(self, ref: PluginRef) -> Edited:
+        """Raises Conflict: the pin is not what the last write of it made."""
+        ...
+
+    async def add_version(self, ref: PluginRef, version: str, added: Registered) -> Edited: ...
+
+    async def remove_version(self, ref: PluginRef, version: str) -> Edited: ...
 
 
 class HoldFile(Protocol):

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -11,10 +12,11 @@ import msgspec
 from supervisor.domain.catalog import Catalog
 from supervisor.domain.errors import CatalogInvalid, Unavailable
 from supervisor.domain.names import PluginRef
-from supervisor.files import edit
-from supervisor.files.edit import Edit
+from supervisor.domain.registering import Registered
+from supervisor.files.edit import Edit, Editor
 from supervisor.files.layers import Defaults
 from supervisor.files.load import parse_catalog
+from supervisor.files.pinrecord import PinRecord, PinWrite
 from supervisor.files.replace import write_whole
 from supervisor.files.sources import Source, Unreadable, read_sources, read_whole
 
@@ -30,12 +32,16 @@ class _Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CatalogFile:
-    """Reads the catalog at `path`, a file or a directory; `saved` is where the last good one is kept."""
+    """Reads the catalog at `path`, a file or a directory; `saved` is where the last good one is kept.
+
+    Beside that stands what can be undone of it.
+    """
 
     def __init__(self, path: str | os.PathLike[str], defaults: Defaults, saved: Path) -> None:
         self.path = str(Path(path).absolute())
         self._defaults = defaults
         self._saved = saved
+        self._pins = PinRecord(saved.with_name("pins.json"))
         self._last: tuple[tuple[Source, ...], Catalog] | None = None
         self._kept: tuple[Source, ...] | None = None
         self._lock = asyncio.Lock()
@@ -104,9 +110,37 @@ class CatalogFile:
         write_whole(self._saved, msgspec.json.encode(_Saved(_FORMAT, files)))
 
     async def set_pin(self, ref: PluginRef, version: str) -> Edit:
-        """Pin `ref` to `version` in the file; see `edit.set_pin` for what it refuses."""
+        """Pin `ref` to `version` in the file; see `edit.Editor` for what this and the other edits refuse."""
+        return await self._edited(lambda editor: editor.set_pin(ref, version, self._noting(ref)))
+
+    async def remove_pin(self, ref: PluginRef) -> Edit:
+        """Leave `ref` without a pin."""
+        return await self._edited(lambda editor: editor.remove_pin(ref, self._noting(ref)))
+
+    async def undo_pin(self, ref: PluginRef) -> Edit:
+        """Put back what the last of the two above replaced, if that is there. Raises Conflict."""
+
+        def undone(editor: Editor) -> Edit:
+            last = self._pins.last(ref)
+            return editor.undo_pin(ref, last.old, last.new)
+
+        return await self._edited(undone)
+
+    async def add_version(self, ref: PluginRef, version: str, added: Registered) -> Edit:
+        """Add a version to those of `ref`."""
+        return await self._edited(lambda editor: editor.add_version(ref, version, added))
+
+    async def remove_version(self, ref: PluginRef, version: str) -> Edit:
+        """Take a version of `ref` out."""
+        return await self._edited(lambda editor: editor.remove_version(ref, version))
+
+    async def _edited(self, edit: Callable[[Editor], Edit]) -> Edit:
         async with self._lock:
-            return await asyncio.to_thread(edit.set_pin, self.path, ref, version, defaults=self._defaults)
+            return await asyncio.to_thread(edit, Editor(self.path, self._defaults))
+
+    def _noting(self, ref: PluginRef) -> Callable[[Edit], None]:
+        # before it: a write that nobody knows of could not be undone, and one that failed is not there to be
+        return lambda edit: self._pins.note(ref, PinWrite(edit.old, edit.new))
 
 
 def _bytes(source: Source) -> bytes:

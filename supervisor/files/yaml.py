@@ -57,12 +57,16 @@ class Mapping(Struct, eq=False, gc=False):
     entries: list[tuple[Scalar, "Node"]]
     line: int
     column: int
+    end: int = 0
+    """Where `text` goes on after it; known of one in braces only, 0 otherwise."""
 
 
 class Sequence(Struct, eq=False, gc=False):
     items: list["Node"]
     line: int
     column: int
+    end: int = 0
+    """The same, in brackets."""
 
 
 class Broken(Struct, eq=False, gc=False):
@@ -182,6 +186,8 @@ class _Walk:
         if kind is MappingEndEvent or kind is SequenceEndEvent:
             node = self._open.pop().node
             assert node is not None  # noqa: S101 - for mypy: only the stream has none, and it has no end here
+            if event.end_mark.index != event.start_mark.index:  # of a block, nothing is there to end it
+                node.end = event.end_mark.index
             self._place_container(node)
             return
         place = _start(event)

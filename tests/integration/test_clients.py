@@ -431,3 +431,64 @@ def test_pluginctl_stop_is_sticky_and_start_ends_it(running: Plugind) -> None:
     assert ctl(running, "start", "kv")[0] == 0
     assert changed(running, before) == {"root:kv"}
     assert running.rows()["root:kv"]["state"] == "ready"
+
+
+# --- plugins that come and go
+
+
+def test_bao_registers_pins_and_deregisters_a_version_and_leaves_the_file_as_it_was(running: Plugind) -> None:
+    before, pids = running.catalog.read_bytes(), running.pids()
+    three = running.plugin("three", SLEEPS + "# three\n")
+    digest = hashlib.sha256(three.read_bytes()).hexdigest()
+    register = ["-version=v3.0.0", f"-command={three}", f"-sha256={digest}", "-args=--fast"]
+
+    added = bao(running, "plugin", "register", *register, "auth", "mock")
+    shown = bao(running, "plugin", "info", "-version=v3.0.0", "auth", "mock")
+    pinned = bao(running, "write", "sys/plugins/pins/auth/mock", "version=v3.0.0")
+    refused = bao(running, "plugin", "deregister", "-version=v3.0.0", "auth", "mock")
+
+    assert added == (0, "Success! Registered plugin: mock\n")
+    assert digest in shown[1]
+    assert "--fast" in shown[1]
+    assert (pinned[0], refused[0]) == (0, 2)
+    assert "it is pinned: pin another one first" in refused[1]
+    assert running.pids() == pids
+    assert bao(running, "write", "-f", "supervisor/pins/auth/mock/undo")[0] == 0
+    gone = bao(running, "plugin", "deregister", "-version=v3.0.0", "auth", "mock")
+    again = bao(running, "plugin", "deregister", "-version=v3.0.0", "auth", "mock")
+    assert (gone[0], again[0]) == (0, 0)
+    assert running.catalog.read_bytes() == before
+
+
+def test_bao_cannot_take_away_a_pin_that_mounts_follow(running: Plugind) -> None:
+    before = running.catalog.read_bytes()
+
+    code, out = bao(running, "delete", "sys/plugins/pins/auth/mock")
+
+    assert (code, running.catalog.read_bytes()) == (2, before)
+    assert "has no pin" in out
+
+
+def test_a_version_that_pluginctl_adds_runs_once_it_is_pinned_and_goes_when_nothing_needs_it(
+    running: Plugind,
+) -> None:
+    def pluginctl(*words: object) -> tuple[int, str, str]:
+        command = [BIN / "pluginctl", "--socket", running.socket, *words]
+        return run(*command, env={"PATH": os.environ["PATH"]})
+
+    before = running.catalog.read_bytes()
+    three = running.plugin("three", SLEEPS + "# three\n")
+
+    assert pluginctl("catalog", "add", "auth/mock", "v3.0.0", "--command", three, "--", "-x")[0] == 0
+    assert pluginctl("pin", "auth/mock", "v3.0.0", "--reload")[0] == 0
+    assert {row["version"] for name, row in running.rows().items() if "mock" in name} == {"v3.0.0"}
+    running.kill()
+    running.start()
+    assert pluginctl("pin", "auth/mock", "--undo")[0] == 0
+    status, _, error = pluginctl("catalog", "remove", "auth/mock", "v3.0.0")
+    assert (status, "it is what runs as auth/mock/ in root" in error) == (2, True)
+    assert pluginctl("reload", "auth/mock")[0] == 0
+    assert pluginctl("catalog", "remove", "auth/mock", "v3.0.0")[0] == 0
+    assert running.catalog.read_bytes() == before
+    status, _, error = pluginctl("pin", "auth/mock", "--undo")
+    assert (status, "v1.0.0 now, and v3.0.0 is what plugind wrote last" in error) == (2, True)

@@ -1,15 +1,19 @@
 """Whatever people write: a catalog or an error with places, and an edit that changes one scalar."""
 
 import contextlib
+import difflib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from supervisor.domain.errors import CatalogInvalid, Fault
+from supervisor.domain.catalog import Catalog
+from supervisor.domain.errors import CatalogInvalid, Fault, Refused
 from supervisor.domain.names import PluginRef
-from supervisor.files.edit import set_pin
+from supervisor.domain.registering import Registered
+from supervisor.files.edit import Editor
 from supervisor.files.load import Source, parse_catalog
 from supervisor.files.settings import Places, parse_settings
 
@@ -150,7 +154,7 @@ def test_an_edit_changes_the_pin_alone(
         if ref not in before.plugins or version not in before.plugins[ref].versions:
             return
 
-        edit = set_pin(path, ref, version)
+        edit = Editor(path).set_pin(ref, version)
 
         after = parse_catalog([Source(str(path), path.read_bytes())])
         old, new = data.decode(encoding).splitlines(), path.read_bytes().decode(encoding).splitlines()
@@ -158,3 +162,48 @@ def test_an_edit_changes_the_pin_alone(
         assert after.plugins[ref].versions == before.plugins[ref].versions
         if edit.old is not None:
             assert sum(a != b for a, b in zip(old, new, strict=True)) == (edit.old != version)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    changes=edits,
+    removed=st.sampled_from(["v1", "v2", "1.10"]),
+    args=st.lists(st.text(max_size=8), max_size=3),
+    line_break=st.sampled_from(["\n", "\r\n"]),
+)
+@example([], "1.10", ["a: b", "-"], "\r\n")
+def test_versions_come_and_go_and_all_else_stays_or_nothing_is_written(
+    changes: list[tuple[float, int, str, int]], removed: str, args: list[str], line_break: str
+) -> None:
+    ref = PluginRef("auth", "mock")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "catalog.yaml"
+        path.write_bytes(mutated(GOOD, changes).replace("\n", line_break).encode("utf-8", "replace"))
+
+        def read() -> Catalog:
+            return parse_catalog([Source(str(path), path.read_bytes())])
+
+        try:
+            versions = read().plugins[ref].versions
+        except (CatalogInvalid, KeyError):
+            return
+        for edit in (
+            lambda: Editor(path).add_version(ref, "v3", Registered("/opt/x", A, tuple(args), (("B", "x"),))),
+            lambda: Editor(path).remove_version(ref, removed),
+        ):
+            text, before = path.read_bytes(), read()
+            try:
+                edit()
+            except Refused:
+                assert path.read_bytes() == text
+                continue
+            after = read()
+            assert replace(after, plugins={}) == replace(before, plugins={})
+            old, new = before.plugins[ref], after.plugins[ref]
+            assert (new.pin, new.ref) == (old.pin, old.ref)
+            for name, one in versions.items():
+                assert new.versions.get(name, one) == one
+            assert len(new.versions.keys() ^ old.versions.keys()) == 1
+            lines = difflib.SequenceMatcher(None, text.splitlines(), path.read_bytes().splitlines())
+            kinds = {kind for kind, *_ in lines.get_opcodes()}
+            assert kinds <= {"equal", "insert", "replace"} or kinds <= {"equal", "delete", "replace"}

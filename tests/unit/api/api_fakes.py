@@ -24,6 +24,7 @@ from supervisor.domain.catalog import (
 from supervisor.domain.errors import BadRequest, NotFound, Unavailable
 from supervisor.domain.names import MountKey, Namespace, PluginRef, Seconds
 from supervisor.domain.plan import Target, select
+from supervisor.domain.registering import Registered
 from supervisor.engine.node import Options
 
 AT = "2026-01-02T03:04:05.678901Z"
@@ -119,6 +120,22 @@ class FakeEditing:
         if ref not in plugins or version not in plugins[ref].versions:
             raise BadRequest(f'{ref.type} plugin "{ref.name}" version {version} does not exist')
         return wire.PinData(type=ref.type, name=ref.name, version=version)
+
+    async def remove_pin(self, ref: PluginRef, caller: Caller) -> wire.PinData:
+        self.node.calls.append(("remove_pin", ref))
+        return wire.PinData(type=ref.type, name=ref.name, version=None)
+
+    async def undo_pin(self, ref: PluginRef, caller: Caller) -> wire.PinData:
+        self.node.calls.append(("undo_pin", ref))
+        return wire.PinData(type=ref.type, name=ref.name, version="v1.0.0")
+
+    async def add_version(self, ref: PluginRef, version: str, added: Registered, caller: Caller) -> None:
+        self.node.calls.append(("add_version", ref, version, added))
+
+    async def remove_version(self, ref: PluginRef, version: str, caller: Caller) -> None:
+        self.node.calls.append(("remove_version", ref, version))
+        if ref not in self.node.known.plugins or version not in self.node.known.plugins[ref].versions:
+            raise NotFound("it has no such version")
 
 
 class FakeNode:

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from api_fakes import AT
 
-from supervisor.domain.names import MountKey, Namespace
+from supervisor.domain.names import MountKey, Namespace, PluginRef
 from supervisor.domain.plan import ByMounts, ByPlugin
+from supervisor.domain.registering import Registered
 
 BACKEND = "/v1/sys/plugins/reload/backend"
 FORM = "application/x-www-form-urlencoded"
@@ -293,7 +294,12 @@ async def test_reload_status_has_the_shape_that_bao_reads(served: Any, node: Any
         ("GET", "/v2/sys/health", 404, []),
         ("GET", "/v1/sys/plugins/catalog/auth", 405, ["1 error occurred:\n\t* unsupported operation\n\n"]),
         ("LIST", "/v1/sys/plugins/catalog", 405, ["1 error occurred:\n\t* unsupported operation\n\n"]),
-        ("POST", "/v1/sys/plugins/catalog/auth/x", 405, ["1 error occurred:\n\t* unsupported operation\n\n"]),
+        (
+            "PATCH",
+            "/v1/sys/plugins/catalog/auth/x",
+            405,
+            ["1 error occurred:\n\t* unsupported operation\n\n"],
+        ),
         ("GET", "/v1/sys/plugins/catalog/auth/nope", 404, []),
         ("GET", "/v1/team-a/sys/plugins/catalog/auth/mock-plugin", 404, ["unsupported path"]),
         ("GET", "/v1/sys/namespaces", 405, ["1 error occurred:\n\t* unsupported operation\n\n"]),
@@ -423,6 +429,91 @@ async def test_namespaces_are_listed_relative_to_the_asking_one(served: Any) -> 
     assert below["keys"] == ["dev/"]
     assert deep["keys"] == ["team-a/", "team-a/dev/"]
     assert one["path"] == below["key_info"]["dev/"]["path"] == "team-a/dev/"
+
+
+async def test_a_pin_is_removed_as_vault_does_it(served: Any, node: Any) -> None:
+    got = await served.ask("DELETE", "/v1/sys/plugins/pins/auth/mock-plugin")
+
+    assert (got.status, got.body) == (204, b"")
+    assert node.calls == [("remove_pin", PluginRef("auth", "mock-plugin"))]
+    assert [line[1:] for line in node.audited] == [("remove the pin of auth/mock-plugin", "root", "done")]
+
+
+async def test_a_pin_is_undone(served: Any, node: Any) -> None:
+    got = await served.ask("POST", "/v1/supervisor/pins/auth/mock-plugin/undo")
+    refused = await served.ask("POST", "/v1/supervisor/pins/auth/mock-plugin/undo", {"version": "v9"})
+
+    assert (got.status, got.data["version"], refused.status) == (200, "v1.0.0", 400)
+    assert node.calls == [("undo_pin", PluginRef("auth", "mock-plugin"))]
+    assert node.audited[0][1:] == ("undo the pin of auth/mock-plugin", "root", "done")
+
+
+NO_STRING = (
+    'Field validation failed: error converting input for field "args": expected a string, got an object'
+)
+REGISTERED = {"version": "v3", "command": "/opt/x", "sha256": "AB" * 32}
+PLACE = "/v1/sys/plugins/catalog/auth/mock-plugin"
+
+
+@pytest.mark.parametrize(
+    ("sent", "args", "env"),
+    [
+        # what `bao plugin register` sends: type is a number
+        ({"type": 1, "args": ["--fast", "8"], "env": None}, ("--fast", "8"), ()),
+        ({"name": "mock-plugin", "args": None, "env": ["A=1", "B=x=y"]}, (), (("A", "1"), ("B", "x=y"))),
+        ({"args": "--one", "oci_image": "", "runtime": ""}, ("--one",), ()),
+    ],
+)
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+async def test_a_version_is_registered_as_vault_does_it(
+    served: Any, node: Any, method: str, sent: dict[str, Any], args: tuple[str, ...], env: tuple[Any, ...]
+) -> None:
+    got = await served.ask(method, PLACE, {**REGISTERED, **sent})
+
+    assert (got.status, got.body) == (204, b"")
+    added = Registered("/opt/x", "ab" * 32, args, env)
+    assert node.calls == [("add_version", PluginRef("auth", "mock-plugin"), "v3", added)]
+    assert [line[1:] for line in node.audited] == [("add v3 to auth/mock-plugin", "root", "done")]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"version": ""}, "missing plugin version: every version has a name here"),
+        ({"command": None}, "missing command value"),
+        ({"sha256": "abc"}, '"abc" is no SHA-256: write the 64 hex digits that sha256sum prints'),
+        ({"oci_image": "x"}, "cannot register a plugin with oci_image: plugins are files here"),
+        ({"env": ["A"]}, "cannot read a variable of env: write NAME=VALUE"),
+        ({"arg": ["x"]}, 'unknown parameter "arg": did you mean "args"?'),
+        ({"args": [{}]}, NO_STRING),
+    ],
+)
+async def test_a_version_that_cannot_be_registered_says_why(
+    served: Any, node: Any, change: dict[str, Any], error: str
+) -> None:
+    got = await served.ask("PUT", PLACE, {**REGISTERED, **change})
+
+    assert (got.status, got.errors) == (400, [error])
+    assert node.calls == []
+
+
+@pytest.mark.parametrize("version", ["v1.0.0", "v9"])
+async def test_a_version_is_deregistered_also_where_it_is_not_there(
+    served: Any, node: Any, version: str
+) -> None:
+    got = await served.ask("DELETE", f"{PLACE}?version={version}")
+
+    assert (got.status, got.body) == (204, b"")
+    assert node.calls == [("remove_version", PluginRef("auth", "mock-plugin"), version)]
+    assert node.audited[0][1] == f"remove {version} from auth/mock-plugin"
+
+
+@pytest.mark.parametrize("query", ["", "?version="])
+async def test_a_plugin_is_not_deregistered_as_a_whole(served: Any, node: Any, query: str) -> None:
+    got = await served.ask("DELETE", PLACE + query)
+
+    assert (got.status, node.calls) == (400, [])
+    assert got.errors[0].startswith("missing plugin version")
 
 
 async def test_pins_are_read_and_written(served: Any, node: Any) -> None:

@@ -78,6 +78,95 @@ def test_a_pin_is_written_and_the_old_one_shown(daemon, pluginctl) -> None:
     assert pluginctl("pin", "auth/mock-plugin").out == "v1.0.0\n"
 
 
+def test_a_pin_is_undone_and_both_versions_are_shown(daemon, pluginctl) -> None:
+    place = "sys/plugins/pins/auth/mock-plugin"
+    daemon.answer(f"GET {place}", {"version": "v1.1.0"})
+    daemon.answer("POST supervisor/pins/auth/mock-plugin/undo", {"version": "v1.0.0"})
+    daemon.answer("POST supervisor/pins/auth/mock-plugin/undo", {"version": None})
+
+    assert pluginctl("pin", "auth/mock-plugin", "--undo").out == (
+        "pin of auth/mock-plugin: v1.1.0 → v1.0.0\n"
+        "what runs is not touched; to start it: pluginctl reload auth/mock-plugin\n"
+    )
+    assert pluginctl("pin", "auth/mock-plugin", "--undo").out.startswith(
+        "pin of auth/mock-plugin: none, it was v1.1.0\n"
+    )
+    assert pluginctl("pin", "auth/mock-plugin", "v1.0.0", "--undo").status == 2
+
+
+def test_a_pin_is_undone_and_reloaded_in_one_command(daemon, pluginctl) -> None:
+    daemon.answer("POST supervisor/pins/secret/kv/undo", {"version": "v1"})
+    daemon.answer("POST sys/plugins/reload/secret/kv", {"reload_id": "r-1", "mounts": [], "done": True})
+
+    assert pluginctl("pin", "secret/kv", "--undo", "--reload").out == (
+        "pin of secret/kv: v1\nreload r-1: no mount was touched\n"
+    )
+
+
+def test_a_version_is_added_with_an_absolute_path_and_its_digest_is_shown(
+    daemon, pluginctl, tmp_path, monkeypatch
+) -> None:
+    place = "sys/plugins/catalog/auth/mock-plugin"
+    daemon.raw(f"PUT {place}", b"HTTP/1.1 204 No Content\r\n\r\n")
+    daemon.answer(f"GET {place}?version=v3", {"version": "v3", "sha256": "ab" * 32})
+    monkeypatch.chdir(tmp_path)
+
+    outcome = pluginctl(
+        *(
+            "catalog",
+            "add",
+            "auth/mock-plugin",
+            "v3",
+            "--command",
+            "bin/x",
+            "--env",
+            "A=1",
+            "--",
+            "--fast",
+            "-x",
+        )
+    )
+
+    assert outcome.out == (
+        f"added to auth/mock-plugin: v3, SHA-256 {'ab' * 32}\n"
+        "what runs is not touched; to pin it: pluginctl pin auth/mock-plugin v3\n"
+    )
+    assert daemon.asked[0].body == {
+        "version": "v3",
+        "command": f"{tmp_path}/bin/x",
+        "args": ["--fast", "-x"],
+        "env": ["A=1"],
+    }
+
+
+def test_a_version_is_removed_and_one_that_is_not_there_is_told(daemon, pluginctl) -> None:
+    place = "sys/plugins/catalog/auth/mock-plugin?version=v3"
+    daemon.answer(f"GET {place}", {"version": "v3"})
+    daemon.raw(f"DELETE {place}", b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    assert (
+        pluginctl("catalog", "remove", "auth/mock-plugin", "v3").out == "removed from auth/mock-plugin: v3\n"
+    )
+    outcome = pluginctl("catalog", "remove", "auth/mock-plugin", "v4")
+    assert (outcome.status, outcome.err) == (
+        2,
+        "pluginctl: auth/mock-plugin has no version v4, or is not in the catalog\n",
+    )
+    assert [one.method for one in daemon.asked] == ["GET", "DELETE", "GET"]
+
+
+def test_the_catalog_is_shown_as_before_its_commands(daemon, pluginctl) -> None:
+    row = {"type": "secret", "name": "kv", "version": "v1"}
+    daemon.answer("GET sys/plugins/catalog", {"detailed": [row, {**row, "name": "other"}]})
+
+    assert "secret/other" in pluginctl("catalog").out
+    assert pluginctl("catalog", "secret/kv").out == "PLUGIN     VERSION\nsecret/kv  v1\n"
+    assert json.loads(pluginctl("catalog", "secret/kv", "--json").out) == {"detailed": [row]}
+    assert json.loads(pluginctl("--json", "catalog", "secret/kv").out) == {"detailed": [row]}
+    assert pluginctl("catalog", "kv").status == 2
+    assert pluginctl("catalog", "ad", "secret/kv", "v2").status == 2
+
+
 def test_a_pin_with_reload_is_one_command(daemon, pluginctl) -> None:
     daemon.answer("PUT sys/plugins/pins/secret/kv", {"version": "v2.0.0"})
     daemon.answer("POST sys/plugins/reload/secret/kv", {"reload_id": "r-1", "mounts": [], "done": True})

@@ -29,6 +29,7 @@ from supervisor.domain.catalog import (
 from supervisor.domain.errors import (
     Cannot,
     CatalogInvalid,
+    Conflict,
     Fault,
     SpawnRefused,
     TargetUnfit,
@@ -42,6 +43,7 @@ from supervisor.domain.memory import Remembered, Unrecorded
 from supervisor.domain.mount import Mount
 from supervisor.domain.names import ROOT, InstanceId, MountKey, Namespace, PluginRef, Seconds, instance_id
 from supervisor.domain.plan import ByMounts, Target
+from supervisor.domain.registering import Registered
 from supervisor.engine import ports
 from supervisor.engine.facilities import About, Facilities
 from supervisor.engine.feed import Feed, Transition
@@ -378,6 +380,12 @@ class FakeBinaries:
         return Identity(1, 2, 3, 4, 5)
 
 
+@dataclass(frozen=True)
+class FakeEdit:
+    old: str | None
+    new: str | None
+
+
 class FakeCatalogFile:
     def __init__(self, says: Catalog | CatalogInvalid | Unavailable) -> None:
         self.path = "/etc/plugind/catalog.yaml"
@@ -385,6 +393,8 @@ class FakeCatalogFile:
         self.saved: Catalog | None = None
         self.why_none: str | None = None
         self.fails_to_keep: str | None = None
+        self.undoable: FakeEdit | None = None
+        """What undoes the last write of a pin."""
         self.gate: asyncio.Event | None = None
         """While it is there and not set, `last_good` does not return."""
         self._last: Catalog | None = None
@@ -405,9 +415,44 @@ class FakeCatalogFile:
             raise Cannot(self.fails_to_keep)
         self.saved = self._last
 
-    async def set_pin(self, ref: PluginRef, version: str) -> None:
+    async def set_pin(self, ref: PluginRef, version: str) -> FakeEdit:
         assert isinstance(self.says, Catalog)
+        old = self.says.plugins[ref].pin
         self.says = pinned(self.says, ref, version)
+        self.undoable = FakeEdit(version, old)
+        return FakeEdit(old, version)
+
+    async def remove_pin(self, ref: PluginRef) -> FakeEdit:
+        assert isinstance(self.says, Catalog)
+        plugin = self.says.plugins[ref]
+        self.says = replace(self.says, plugins={**self.says.plugins, ref: replace(plugin, pin=None)})
+        self.undoable = FakeEdit(None, plugin.pin)
+        return FakeEdit(plugin.pin, None)
+
+    async def undo_pin(self, ref: PluginRef) -> FakeEdit:
+        assert isinstance(self.says, Catalog)
+        undone = self.undoable
+        if undone is None or undone.new is None or self.says.plugins[ref].pin != undone.old:
+            raise Conflict("it is not what plugind wrote last")
+        self.says = pinned(self.says, ref, undone.new)
+        return undone
+
+    async def add_version(self, ref: PluginRef, version: str, added: Registered) -> FakeEdit:
+        launch = Launch(ref, version, added.command, added.sha256, added.args, added.env)
+        return self._with(ref, version, Version(launch, DEFAULTS))
+
+    async def remove_version(self, ref: PluginRef, version: str) -> FakeEdit:
+        return self._with(ref, version, None)
+
+    def _with(self, ref: PluginRef, name: str, version: Version | None) -> FakeEdit:
+        assert isinstance(self.says, Catalog)
+        plugin = self.says.plugins[ref]
+        versions = {known: one for known, one in plugin.versions.items() if known != name}
+        if version is not None:
+            versions[name] = version
+        plugins = {**self.says.plugins, ref: replace(plugin, versions=versions)}
+        self.says = replace(self.says, plugins=plugins)
+        return FakeEdit(None, name) if version is not None else FakeEdit(name, None)
 
 
 def pinned(catalog: Catalog, ref: PluginRef, version: str) -> Catalog:

@@ -6,7 +6,6 @@ import pytest
 from engine_fakes import (
     ALICE,
     KV,
-    MOCK,
     PLAIN,
     V1,
     V2,
@@ -566,18 +565,7 @@ async def test_a_command_whose_check_goes_on_while_plugind_ends_starts_nothing(h
     assert house.processes.living() == []
 
 
-# --- pins, warnings, audit, logs, events
-
-
-async def test_a_pin_is_written_and_moves_no_process(house: House) -> None:
-    await house.begun(a_catalog("auth/a"))
-
-    data = await house.node.editing.set_pin(MOCK, "v2", BOB)
-
-    row = house.row("auth/a")
-    assert (data.type, data.name, data.version) == ("auth", "mock", "v2")
-    assert (row.version, row.pinned_version) == ("v1", "v2")
-    assert house.processes.did == []
+# --- warnings, audit, logs, events
 
 
 async def test_what_was_found_at_the_start_and_later_is_shown_and_the_newest_stay(house: House) -> None:

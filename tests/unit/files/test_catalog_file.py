@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from bad_catalogs import GOOD
 
-from supervisor.domain.errors import CatalogInvalid, Unavailable
+from supervisor.domain.errors import CatalogInvalid, Conflict, Unavailable
 from supervisor.domain.names import PluginRef
+from supervisor.domain.registering import Registered
 from supervisor.files.catalog_file import CatalogFile
 from supervisor.files.layers import NO_DEFAULTS
 
-MOCK = PluginRef("auth", "mock")
+MOCK, KV = PluginRef("auth", "mock"), PluginRef("secret", "kv")
 
 
 @pytest.fixture
@@ -138,3 +139,74 @@ async def test_a_pin_is_set_in_the_file(file: CatalogFile) -> None:
 
     assert (edit.old, edit.new, edit.line) == ("v2", "v1", 4)
     assert (await file.load()).plugins[MOCK].pin == "v1"
+
+
+async def test_a_pin_is_undone_by_the_next_plugind_too_and_once(file: CatalogFile) -> None:
+    before = Path(file.path).read_bytes()
+    await file.set_pin(MOCK, "v1")
+    following = CatalogFile(file.path, NO_DEFAULTS, file._saved)
+
+    edit = await following.undo_pin(MOCK)
+
+    assert (edit.old, edit.new) == ("v1", "v2")
+    assert Path(file.path).read_bytes() == before
+    with pytest.raises(Conflict, match="it is v2 now, and v1 is what plugind wrote last"):
+        await file.undo_pin(MOCK)
+
+
+async def test_the_last_pin_is_what_is_undone_and_each_plugin_has_its_own(file: CatalogFile) -> None:
+    await file.set_pin(MOCK, "v1")
+    await file.set_pin(KV, "v1")
+    await file.set_pin(MOCK, "v2")
+    await file.set_pin(MOCK, "v2")  # it is there already: nothing to undo
+
+    assert (await file.undo_pin(KV)).new is None
+    assert (await file.undo_pin(MOCK)).new == "v1"
+
+
+async def test_a_pin_that_people_edited_since_is_not_undone(file: CatalogFile) -> None:
+    await file.set_pin(MOCK, "v1")
+    path = Path(file.path)
+    path.write_text(path.read_text().replace("pin: v1", "pin: v2"))
+    before = path.read_bytes()
+
+    with pytest.raises(Conflict, match="pin the version that you want"):
+        await file.undo_pin(MOCK)
+    assert path.read_bytes() == before
+
+
+async def test_a_pin_that_plugind_never_wrote_is_not_undone(file: CatalogFile) -> None:
+    with pytest.raises(Conflict, match="no write of it by plugind is known"):
+        await file.undo_pin(MOCK)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"nonsense", b"\xff", b"[" * 100_000, b'{"version":99,"writes":{}}']
+)
+async def test_a_damaged_record_knows_of_no_write_and_stops_no_pin(file: CatalogFile, content: bytes) -> None:
+    await file.set_pin(MOCK, "v1")
+    file._saved.with_name("pins.json").write_bytes(content)
+
+    with pytest.raises(Conflict, match="no write of it by plugind is known"):
+        await file.undo_pin(MOCK)
+    await file.set_pin(MOCK, "v2")
+    assert (await file.undo_pin(MOCK)).new == "v1"
+
+
+async def test_a_pin_that_could_not_be_undone_is_not_written(file: CatalogFile) -> None:
+    before = Path(file.path).read_bytes()
+    file._saved.parent.write_text("a file where the folder should be")
+
+    with pytest.raises(Unavailable, match=r"it could not be undone, as .*pins.json cannot be written"):
+        await file.set_pin(MOCK, "v1")
+    assert Path(file.path).read_bytes() == before
+
+
+async def test_versions_are_added_and_removed_in_the_file(file: CatalogFile) -> None:
+    before = Path(file.path).read_bytes()
+
+    await file.add_version(MOCK, "v3", Registered("/opt/mock", "ab" * 32))
+    assert (await file.load()).plugins[MOCK].versions["v3"].launch.command == "/opt/mock"
+    await file.remove_version(MOCK, "v3")
+
+    assert Path(file.path).read_bytes() == before

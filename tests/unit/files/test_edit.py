@@ -9,14 +9,18 @@ from bad_catalogs import GOOD
 from supervisor.domain.errors import BadRequest, CatalogInvalid, Conflict, NotFound
 from supervisor.domain.names import PluginRef
 from supervisor.files import edit as module
-from supervisor.files.edit import Edit, set_pin
+from supervisor.files.edit import Edit, Editor
 from supervisor.files.load import load_catalog
-from supervisor.files.sources import read_sources
+from supervisor.files.sources import Source, read_sources
 
 MOCK, KV = PluginRef("auth", "mock"), PluginRef("secret", "kv")
 COMMENTED = GOOD.replace(
     "      pin: v2\n", "      # the *one* & only\n      pin:   v2   # was v1\n"
 ).removesuffix("\n")
+
+
+def set_pin(path: Path, ref: PluginRef, version: str, *, expect: tuple[Source, ...] | None = None) -> Edit:
+    return Editor(path, expect=expect).set_pin(ref, version)
 
 
 def a_catalog(tmp_path: Path, text: str | bytes) -> Path:
