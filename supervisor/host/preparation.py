@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,11 @@ log = structlog.get_logger("supervisor.daemon")
 TOLD_BY: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP})
 """Signals that tell plugind something."""
 PR_SET_CHILD_SUBREAPER: Final = 36
+M_TRIM_THRESHOLD: Final = -1
+M_MMAP_THRESHOLD: Final = -3
+M_ARENA_MAX: Final = -8
+LARGE: Final = 128 << 10
+"""Bytes. glibc begins with it too, and raises it each time that something larger is given back."""
 
 
 def folders_of(settings: Settings) -> tuple[tuple[str, int], ...]:
@@ -43,6 +49,7 @@ def prepare_process(settings: Settings) -> None:
         Cannot: A folder cannot be made.
     """
     os.umask(0o022)
+    spare_memory()
     for folder, mode in folders_of(settings):
         try:
             Path(folder).mkdir(mode=mode, parents=True, exist_ok=True)
@@ -55,6 +62,18 @@ def prepare_process(settings: Settings) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, TOLD_BY)
     childsignal.block()
     become_subreaper()
+
+
+def spare_memory() -> None:
+    """Have what is large given back to the kernel as soon as it is free, and one arena for all threads.
+
+    Else a report or a journal that was in memory once leaves holes: 10 MB after 1,600 reloads, and more and
+    more. Not inherited by plugins. Source: mallopt(3); other C libraries have none.
+    """
+    with suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in ((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, LARGE), (M_TRIM_THRESHOLD, LARGE)):
+            mallopt(parameter, value)
 
 
 def listen_to_signals() -> None:

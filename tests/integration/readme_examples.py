@@ -28,6 +28,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness import processes_below
+
 ROOT = Path(__file__).resolve().parents[2]
 VENV = Path(sys.executable).parents[1]
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "commands.md", ROOT / "docs" / "catalog.md")
@@ -294,6 +296,9 @@ def sandbox(settings: str = "") -> Iterator[Sandbox]:
             yield made
         finally:
             made.close()
+            left = processes_below(Path(folder).resolve())
+            if left:
+                raise AssertionError(f"left behind by the examples: {left}")
 
 
 def run(document: Document) -> list[list[str]]:
