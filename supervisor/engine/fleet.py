@@ -52,6 +52,14 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
     def currents(self) -> dict[MountKey, Current]:
         return {key: views.current(actor) for key, actor in self._actors.items()}
 
+    def crashes(self, key: MountKey) -> tuple[int, str | None]:
+        """How often a mount has crashed, ever, and why it was given up, if it was."""
+        actor = self._actors.get(key)
+        if actor is None:
+            return 0, None
+        is_given_up = actor.mount.phase is Phase.FAILED
+        return actor.crashes, (actor.mount.reason or "it was given up") if is_given_up else None
+
     def launches(self) -> list[tuple[MountKey, Launch]]:
         """What runs and what is about to, of every mount."""
         return [(key, launch) for key, actor in self._actors.items() for launch in actor.mount.launches]

@@ -33,6 +33,7 @@ from supervisor.engine.reload import (
     Job,
     Options,
     Reload,
+    Signs,
     dry_row,
     job_of,
 )
@@ -89,6 +90,7 @@ class Node:
             facilities.file, self._staging, self.holding, self._may_act, self._fleet.launches
         )
         """What changes the catalog file."""
+        self._signs = Signs(self.holding.why_not, self._fleet.crashes)
         self._by_hand = ByHand(self._fleet, self._preflight, facilities.memory, self._staging)
         self._warnings: list[str] = []
         self._leaving = False
@@ -315,7 +317,7 @@ class Node:
 
     async def _begin(self, data: ReloadData, jobs: Sequence[Job], options: Options) -> Reload:
         jobs = await self._preflight.fit(jobs, partial=options.partial)
-        reload = Reload(data, jobs, options, self._has.clock, self.holding.why_not)
+        reload = Reload(data, jobs, options, self._has.clock, self._signs)
         if options.dry_run:
             currents = self._fleet.currents()
             reload.rehearse([dry_row(job, currents.get(job.key)) for job in jobs])

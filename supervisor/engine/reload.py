@@ -75,8 +75,19 @@ class Job:
 
 
 Do = Callable[[Job, str], Awaitable[Ended]]
-WhyNot = Callable[[MountKey], str | None]
-"""Which hold keeps a mount as it is now, if any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What a reload looks at while it is under way."""
+
+    frozen: Callable[[MountKey], str | None] = lambda _: None
+    """Which hold keeps a mount as it is now, if any."""
+    crashes: Callable[[MountKey], tuple[int, str | None]] = lambda _: (0, None)
+    """How often a mount has crashed, ever, and why it runs nothing now, if it was given up."""
+
+
+NO_SIGNS: Final = Signs()
 
 
 class Reload:
@@ -88,9 +99,12 @@ class Reload:
         jobs: Sequence[Job],
         options: Options,
         clock: Clock,
-        frozen: WhyNot = lambda _: None,
+        signs: Signs = NO_SIGNS,
     ) -> None:
-        self._frozen = frozen
+        self._signs = signs
+        self._crashes: dict[MountKey, int] = {}
+        """Of each mount when it was answered for."""
+        self._canary_failed = False
         self.reload_id = data.reload_id
         self._data = data
         self._jobs = jobs
@@ -128,8 +142,10 @@ class Reload:
         try:
             canaries = [job for job in self._jobs if job.is_a_trial][: self._options.canary]
             await self._some(do, canaries, parallel)
-            if canaries and self._options.canary_for and not self._halted:
+            if canaries and self._options.canary_for and not self._is_bad(canaries):
                 await pause(self._clock, self._options.canary_for)
+                self._look_after(canaries)
+            self._canary_failed = self._is_bad(canaries)
             tried = {job.key for job in canaries}
             await self._some(do, [job for job in self._jobs if job.key not in tried], parallel)
         finally:
@@ -148,8 +164,25 @@ class Reload:
             fill(row, ended, row.result)
             self._count(ended.key, row)
 
+    def _is_bad(self, jobs: Sequence[Job]) -> bool:
+        return any(job.key in self._bad for job in jobs)
+
+    def _look_after(self, canaries: Sequence[Job]) -> None:
+        """One that crashed while it was watched failed, also where there was nothing to go back to."""
+        for job in canaries:
+            row = self._rows[job.key]
+            crashes, given_up = self._signs.crashes(job.key)
+            if row.result not in BAD and (given_up or crashes > self._crashes.get(job.key, crashes)):
+                row.result, row.error = (
+                    "failed",
+                    given_up or "crashed while it was watched, and was restarted",
+                )
+                self._count(job.key, row)
+
     @property
     def _halted(self) -> bool:
+        if self._canary_failed:
+            return True
         if self._options.on_failure != "halt":
             return False
         return len(self._bad) > self._options.max_failures
@@ -178,7 +211,7 @@ class Reload:
             job = waiting.popleft()
             row = self._rows[job.key]
             # asked again for each: one that is held meanwhile is left as it is
-            frozen = job.frozen or (self._frozen(job.key) if job.verb != "keep" else None)
+            frozen = job.frozen or (self._signs.frozen(job.key) if job.verb != "keep" else None)
             if frozen is not None:
                 row.result, row.error = "skipped", frozen
             elif job.refusal is not None:
@@ -194,6 +227,7 @@ class Reload:
                 if not self.is_interrupted:
                     fill(row, ended, DONE[job.verb])
                     self._count(job.key, row)
+                    self._crashes[job.key], _ = self._signs.crashes(job.key)
 
     async def _ended(self, do: Do, job: Job) -> Ended:
         try:

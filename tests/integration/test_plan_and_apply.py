@@ -333,6 +333,28 @@ def test_a_mount_that_was_rolled_back_shows_as_replace(catalog: Catalog) -> None
     assert planned(daemon)["root:auth/mock"][0] == "replace"
 
 
+def test_a_bad_canary_of_an_apply_leaves_the_others_as_they_are(catalog: Catalog) -> None:
+    daemon = catalog.daemon
+    before = daemon.pids()
+    catalog.pin = "bad"
+    catalog.mounts["team-b"] = {"auth/new": ""}
+    catalog.save()
+
+    answer = daemon.call("POST", "supervisor/apply", {"canary": 1, "canary_for": "50ms", "max_failures": 9})
+
+    assert answer.status == 400
+    assert results(answer) == {
+        "root:auth/mock": "rolled_back",
+        "root:auth/own": "unchanged",
+        "team-a:auth/mock": "skipped",
+        "team-a/dev:auth/mock": "skipped",
+        "team-b:auth/new": "skipped",
+    }
+    after = daemon.pids()
+    assert {name for name in before if after[name] != before[name]} == {"root:auth/mock"}
+    assert after["team-b:auth/new"] is None
+
+
 def test_apply_skips_what_was_stopped_by_hand_and_says_so(catalog: Catalog) -> None:
     daemon = catalog.daemon
     assert daemon.call("POST", "supervisor/stop/auth/mock", namespace="team-a").status == 200

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from supervisor.domain.names import MountKey, Namespace
 from supervisor.engine.editing import Editing
 from supervisor.engine.holding import Holding
-from supervisor.engine.node import Node, Ticket
+from supervisor.engine.node import Node, Options, Ticket
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,18 @@ async def test_apply_reports_like_a_reload(served: Any, node: Any) -> None:
     assert (got.data["verb"], len(got.data["mounts"])) == ("apply", 6)
     assert node.calls[0][2].dry_run
     assert [line[1:] for line in node.audited] == [("dry run of apply", "root", "done")]
+
+
+async def test_apply_is_told_how_as_a_reload_is(served: Any, node: Any) -> None:
+    how = {"canary": 2, "canary_for": "1m", "parallel": 3, "on_failure": "continue", "max_failures": 4}
+
+    await served.ask("POST", "/v1/supervisor/apply", {**how, "partial": True})
+    near = await served.ask("POST", "/v1/supervisor/apply", {"canaryfor": "1m"})
+
+    assert node.calls[0][2] == Options(
+        canary=2, canary_for=60.0, parallel=3, on_failure="continue", max_failures=4, partial=True
+    )
+    assert (near.status, len(node.calls)) == (400, 1)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,25 @@ def test_a_pin_is_written_and_the_old_one_shown(daemon, pluginctl) -> None:
     assert pluginctl("pin", "auth/mock-plugin").out == "v1.0.0\n"
 
 
+def test_an_apply_is_told_how_as_a_reload_is(daemon, pluginctl) -> None:
+    daemon.answer("POST supervisor/apply", {"reload_id": "r-1", "verb": "apply", "mounts": [], "done": True})
+
+    pluginctl(
+        *("apply", "--canary", "1", "--canary-for", "30s", "--parallel", "2"),
+        *("--on-failure", "continue", "--max-failures", "3", "--partial"),
+    )
+
+    assert daemon.asked[0].body == {
+        "canary": 1,
+        "canary_for": "30s",
+        "parallel": 2,
+        "on_failure": "continue",
+        "max_failures": 3,
+        "partial": True,
+        "wait": True,
+    }
+
+
 def test_a_pin_is_undone_and_both_versions_are_shown(daemon, pluginctl) -> None:
     place = "sys/plugins/pins/auth/mock-plugin"
     daemon.answer(f"GET {place}", {"version": "v1.1.0"})
