@@ -21,7 +21,7 @@ class Registered(msgspec.Struct, frozen=True):
     command: str
     """Relative to the file of the catalog, or absolute."""
     sha256: str | None = None
-    """None: that of the file as it is."""
+    """None: not known yet."""
     args: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
 

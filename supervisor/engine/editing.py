@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import structlog
+from msgspec.structs import replace
 
 from supervisor.domain.access import Caller
 from supervisor.domain.catalog import Launch
@@ -57,7 +58,9 @@ class Editing:
         return _pinned(ref, edit, caller)
 
     async def add_version(self, ref: PluginRef, version: str, added: Registered, caller: Caller) -> None:
-        """Add a version to those of a plugin. Raises Refused."""
+        """Add a version to those of a plugin; without a digest, with that of its file. Raises Refused."""
+        if added.sha256 is None:  # before anybody has to wait for the edit: a file may be large
+            added = replace(added, sha256=await self._file.digest(ref, added.command))
         async with self._change(f"add {version} to {ref}", ref):
             edit = await self._file.add_version(ref, version, added)
         if edit.old != edit.new:

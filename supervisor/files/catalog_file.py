@@ -10,9 +10,10 @@ from typing import Final
 import msgspec
 
 from supervisor.domain.catalog import Catalog
-from supervisor.domain.errors import CatalogInvalid, Unavailable
+from supervisor.domain.errors import CatalogInvalid, NotFound, Unavailable
 from supervisor.domain.names import PluginRef
 from supervisor.domain.registering import Registered
+from supervisor.files.digest import digest_of
 from supervisor.files.edit import Edit, Editor
 from supervisor.files.layers import Defaults
 from supervisor.files.load import parse_catalog
@@ -126,8 +127,20 @@ class CatalogFile:
 
         return await self._edited(undone)
 
+    async def digest(self, ref: PluginRef, command: str) -> str:
+        """The SHA-256 of a file that is to be a version of `ref`. Nobody waits for it, however long it takes.
+
+        Raises:
+            NotFound: There is no such plugin: nobody knows what a relative path is relative to.
+            BadRequest: It has none.
+        """
+        plugin = (await self.load()).plugins.get(ref)
+        if plugin is None:
+            raise NotFound(f"cannot add a version to {ref}: the catalog has no such plugin")
+        return await asyncio.to_thread(digest_of, Path(plugin.mark.file).parent / command)
+
     async def add_version(self, ref: PluginRef, version: str, added: Registered) -> Edit:
-        """Add a version to those of `ref`."""
+        """Add a version, whose digest is known, to those of `ref`."""
         return await self._edited(lambda editor: editor.add_version(ref, version, added))
 
     async def remove_version(self, ref: PluginRef, version: str) -> Edit:

@@ -17,7 +17,6 @@ from supervisor.domain.errors import BadRequest, CatalogInvalid, Conflict, NotFo
 from supervisor.domain.names import PluginRef, is_name, shortened
 from supervisor.domain.registering import Registered, check_removable
 from supervisor.files import replace, splices
-from supervisor.files.digest import digest_of
 from supervisor.files.faults import Faults, Page
 from supervisor.files.fields import child
 from supervisor.files.layers import NO_DEFAULTS, Defaults
@@ -113,21 +112,16 @@ class Editor:
         return self._pin(ref, back, deed, lambda _: None)
 
     def add_version(self, ref: PluginRef, version: str, added: Registered) -> Edit:
-        """Add a version to those of `ref`; where it gives no digest, with that of its file.
-
-        Where just that version is there already nothing is written.
-        """
+        """Add a version to those of `ref`. Where just that version is there already nothing is written."""
         deed = f"add {shortened(version)} to {ref}"
         if not is_name(version):
             raise BadRequest(f"cannot {deed}: that cannot name a version")
 
         def add(place: _Place, plugin: Plugin, _: Catalog) -> _Change | None:
-            folder = Path(place.source.path).parent
-            digest = added.sha256 or digest_of(folder / added.command)
             versions = child(place.node, "versions")
             if not isinstance(versions, Mapping):
                 raise CannotSplice("it has no versions that could be added to")
-            value = _as_yaml(added, digest)
+            value = _as_yaml(added)
             path = (*place.path, "versions", version)
             alone = _flat(_tree(Source("", f"{{x: {value}}}")))
             then = {(*path, *inner[1:]): text for inner, text in alone if inner}
@@ -248,8 +242,10 @@ def _place(source: Source, ref: PluginRef) -> _Place:
 _NOTHING: Final = Sequence([], 0, 0)
 
 
-def _as_yaml(added: Registered, digest: str) -> str:
-    entries = [("command", splices.quoted(added.command)), ("sha256", splices.quoted(digest))]
+def _as_yaml(added: Registered) -> str:
+    entries = [("command", splices.quoted(added.command))]
+    if added.sha256:
+        entries.append(("sha256", splices.quoted(added.sha256)))
     if added.args:
         entries.append(("args", splices.in_brackets(added.args)))
     if added.env:

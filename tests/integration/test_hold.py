@@ -179,3 +179,22 @@ def test_pluginctl_shows_it_and_is_refused(held: Plugind) -> None:
         assert (refused.returncode, WHY in refused.stderr) == (2, True)
     assert pluginctl("hold", "--release", "-n", "team-a").returncode == 0
     assert pluginctl("hold").stdout == "nothing is held\n"
+
+
+def test_where_nobody_knows_what_was_held_nothing_is_touched_until_somebody_looks(held: Plugind) -> None:
+    before, path = held.pids(), held.folder / "state" / "holds.json"
+    held.kill()
+    path.write_bytes(path.read_bytes()[:-20])
+
+    held.start()
+
+    assert held.pids() == before
+    [told] = held.call("GET", "supervisor/hold").data["holds"]
+    assert (told["namespace"], told["who"]) == ("root", "plugind")
+    assert f"it is kept as {path}.damaged" in told["why"]
+    for namespace, asked in (("", {"mounts": "auth/mock"}), ("team-a", {"plugin": "mock"})):
+        assert (
+            "root is held" in held.call("PUT", "sys/plugins/reload/backend", asked, namespace=namespace).error
+        )
+    assert held.call("DELETE", "supervisor/hold").status == 200
+    assert held.reload().status == 200

@@ -393,6 +393,8 @@ class FakeCatalogFile:
         self.saved: Catalog | None = None
         self.why_none: str | None = None
         self.fails_to_keep: str | None = None
+        self.hashing: asyncio.Event | None = None
+        """While it is there and not set, `digest` does not return."""
         self.undoable: FakeEdit | None = None
         """What undoes the last write of a pin."""
         self.gate: asyncio.Event | None = None
@@ -436,6 +438,11 @@ class FakeCatalogFile:
             raise Conflict("it is not what plugind wrote last")
         self.says = pinned(self.says, ref, undone.new)
         return undone
+
+    async def digest(self, ref: PluginRef, command: str) -> str:
+        if self.hashing is not None:
+            await self.hashing.wait()
+        return "cd" * 32
 
     async def add_version(self, ref: PluginRef, version: str, added: Registered) -> FakeEdit:
         launch = Launch(ref, version, added.command, added.sha256, added.args, added.env)

@@ -93,6 +93,23 @@ async def test_a_version_is_added_and_can_be_pinned_and_reloaded(house: House) -
     } in told
 
 
+async def test_a_digest_that_takes_long_keeps_nobody_waiting(house: House) -> None:
+    await house.begun(a_catalog("auth/a"))
+    house.file.hashing = asyncio.Event()
+    asked = house.tasks.create_task(
+        house.node.editing.add_version(MOCK, "v4", Registered("/opt/mock-4"), BOB)
+    )
+    await settle()
+
+    assert results(await house.reload()) == {"auth/a": "reloaded"}
+    assert (await house.node.editing.set_pin(MOCK, "v2", BOB)).version == "v2"
+    assert (await house.node.holding.set(TEAM, "release 1.4", BOB)).namespace == "team-a"
+
+    house.file.hashing.set()
+    await asked
+    assert house.node.catalog.plugins[MOCK].versions["v4"].launch.sha256 == "cd" * 32
+
+
 async def test_a_version_that_nothing_needs_is_removed(house: House) -> None:
     await house.begun(a_catalog("auth/a"))
 

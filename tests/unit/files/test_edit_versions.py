@@ -11,7 +11,9 @@ from supervisor.domain.errors import BadRequest, CatalogInvalid, Conflict, NotFo
 from supervisor.domain.names import PluginRef
 from supervisor.domain.registering import Registered, registered
 from supervisor.files import edit as module
+from supervisor.files.catalog_file import CatalogFile
 from supervisor.files.edit import Edit, Editor
+from supervisor.files.layers import NO_DEFAULTS
 from supervisor.files.load import load_catalog
 from supervisor.files.splices import CannotSplice, quoted
 
@@ -241,29 +243,27 @@ def test_versions_in_braces(tmp_path: Path, before: str, after: tuple[str, str, 
     assert path.read_text() == text(without_v2, pin="v1")
 
 
-def test_the_digest_is_that_of_the_file_where_none_is_given(tmp_path: Path) -> None:
+async def test_the_digest_is_that_of_the_file_as_the_catalog_would_find_it(tmp_path: Path) -> None:
     path = as_file(tmp_path, a_text(STYLES["blocks"]))
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "mock").write_bytes(b"#!/bin/sh\n")
-    digest = hashlib.sha256(b"#!/bin/sh\n").hexdigest()
+    file = CatalogFile(path, NO_DEFAULTS, tmp_path / "state" / "catalog.json")
 
-    for version, command in (("v3", "bin/mock"), ("v4", str(tmp_path / "bin" / "mock"))):
-        Editor(path).add_version(MOCK, version, Registered(command))
-
-        launch = load_catalog(path).plugins[MOCK].versions[version].launch
-        assert (launch.command, launch.sha256) == (str(tmp_path / "bin" / "mock"), digest)
+    for command in ("bin/mock", str(tmp_path / "bin" / "mock")):
+        assert await file.digest(MOCK, command) == hashlib.sha256(b"#!/bin/sh\n").hexdigest()
+    with pytest.raises(NotFound, match="the catalog has no such plugin"):
+        await file.digest(PluginRef("auth", "nobody"), "bin/mock")
 
 
 @pytest.mark.parametrize("make", [None, Path.mkdir, os.mkfifo], ids=["nothing", "folder", "fifo"])
-def test_what_has_no_digest_is_not_added(tmp_path: Path, make: object) -> None:
+async def test_what_is_no_file_has_no_digest(tmp_path: Path, make: object) -> None:
     path = as_file(tmp_path, a_text(STYLES["blocks"]))
-    before = path.read_bytes()
+    file = CatalogFile(path, NO_DEFAULTS, tmp_path / "state" / "catalog.json")
     if make is not None:
         make(tmp_path / "thing")  # type: ignore[operator]
 
     with pytest.raises(BadRequest, match=f"cannot compute the SHA-256 of {tmp_path}/thing: "):
-        Editor(path).add_version(MOCK, "v3", Registered("thing"))
-    assert path.read_bytes() == before
+        await file.digest(MOCK, "thing")
 
 
 def test_the_same_version_again_is_no_edit_and_another_of_that_name_is_refused(tmp_path: Path) -> None:
