@@ -22,6 +22,7 @@ from supervisor.domain.legacy import Errand, Expected, HandedFifo, HandedNode, L
 from supervisor.engine.node import About, Facilities, Node
 from supervisor.files.binaries import Binaries
 from supervisor.files.catalog_file import CatalogFile
+from supervisor.files.held import Held
 from supervisor.files.load import Defaults
 from supervisor.host.audit import AuditLog
 from supervisor.host.cgroups import Cgroups
@@ -85,6 +86,7 @@ class Parts:
             cgroups=self.cgroups,
             plugin_files=legacy.files if legacy is not None else None,
         )
+        self.held = Held(legacy.held if legacy is not None else ())
         self.uses = found_here()
         troubles = Troubles(loop)
         self.memory = Memory(state / "mounts.json", troubles.tell)
@@ -105,7 +107,7 @@ class Parts:
                 loop,
                 self.instances,
                 Remains(self.instances, records),
-                Binaries(private=(str(runtime), str(state), str(logs_dir))),
+                Binaries((str(runtime), str(state), str(logs_dir)), self.held),
                 self.logs,
                 self.memory,
                 HoldFile(state / "holds.json"),
@@ -161,6 +163,7 @@ class Parts:
             fifos=self.logs.leave(),
             claims=tuple(claim.release() for claim in claims),
             files=self.instances.plugin_files,
+            held=self.held.leave(),
             leaf=self.cgroups.leaf,
             controllers=tuple(self.cgroups.enabled),
         )

@@ -42,6 +42,16 @@ class Identity(msgspec.Struct, frozen=True, cache_hash=True):
     ctime: int
 
 
+class Admitted(msgspec.Struct, frozen=True):
+    """The file that an instance is about to run."""
+
+    identity: Identity
+    descriptor: int | None = None
+    """It, open, where its path does not lead to it any more."""
+    why: str = ""
+    """What is wrong with what stands at the path."""
+
+
 class Limits(msgspec.Struct, frozen=True):
     """What an instance may use at most; None is not limited by plugind. Sizes in bytes."""
 

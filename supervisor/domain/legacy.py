@@ -126,6 +126,14 @@ class HandedFifo(msgspec.Struct, frozen=True):
         return MountKey(Namespace.parse(self.namespace), self.mount)
 
 
+class HandedFile(msgspec.Struct, frozen=True):
+    """What a version is run from, where its path leads elsewhere by now: the first that has the SHA-256."""
+
+    command: str
+    sha256: str
+    descriptors: tuple[int, ...]
+
+
 class Errand(msgspec.Struct, frozen=True, kw_only=True):
     """The upgrade itself, as it was asked for."""
 
@@ -148,6 +156,7 @@ class Legacy(msgspec.Struct, frozen=True, kw_only=True):
     """Of runtime_dir and state_dir."""
     files: tuple[int, int]
     """RLIMIT_NOFILE as it was before plugind raised its own: plugins get this one."""
+    held: tuple[HandedFile, ...] = ()
     leaf: str = ""
     """The cgroup that plugind itself went into."""
     controllers: tuple[str, ...] = ()
@@ -155,7 +164,8 @@ class Legacy(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        return (*self.sockets.descriptors, *self.claims, *(fifo.fd for fifo in self.fifos))
+        held = (descriptor for file in self.held for descriptor in file.descriptors)
+        return (*self.sockets.descriptors, *self.claims, *(fifo.fd for fifo in self.fifos), *held)
 
 
 class _Head(msgspec.Struct):

@@ -118,6 +118,13 @@ class Mount(msgspec.Struct, frozen=True):
         return (*(instance.launch for instance in self.living), *asked, *wanted)
 
     @property
+    def needed(self) -> tuple[Launch, ...]:
+        """The same, and what may come back by a rollback or a crash."""
+        asked = [each for each in (self.current, self.queued, self.watched) if each is not None]
+        back = (self.good, *(each.fallback for each in asked))
+        return (*self.launches, *(launch for launch in back if launch is not None))
+
+    @property
     def is_empty(self) -> bool:
         """No process of this mount can exist."""
         return self.instance is None and self.incoming is None and self.outgoing is None

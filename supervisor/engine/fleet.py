@@ -46,6 +46,10 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
     def __len__(self) -> int:
         return len(self._actors)
 
+    def needed(self) -> set[Launch]:
+        """All whose files may be run without that anybody asks for it."""
+        return {launch for actor in self._actors.values() for launch in actor.mount.needed}
+
     def phases(self) -> Counter[Phase]:
         return Counter(actor.mount.phase for actor in self._actors.values())
 
@@ -90,6 +94,8 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
         remains.clear()
         for key, one in kept.items():
             self._adopt(one, _policies(catalog, key), (left or {}).get(key))
+        for one in kept.values():
+            self._world.binaries.recall(one.instance.launch, one.process.pid)
         if kept:
             log.info("instances_adopted", count=len(kept))
         self._world.logs.keep_only(catalog.mounts.keys() | kept.keys())

@@ -192,11 +192,11 @@ class MountActor(Generic[P]):
     async def _start(self, instance: Instance) -> None:
         generation = instance.generation
         try:
-            identity = await self._world.binaries.admit(instance.launch)
+            file = await self._world.binaries.admit(instance.launch)
             if generation in self._unwanted:
                 raise SpawnRefused("stopped before it was started")
             process = await self._world.processes.spawn(
-                self.key, instance, self.mount.policies_of(instance.launch), identity
+                self.key, instance, self.mount.policies_of(instance.launch), file
             )
         except PlugindError as error:
             self._unwanted.discard(generation)
@@ -206,6 +206,9 @@ class MountActor(Generic[P]):
             generation
         )  # what was asked of it meanwhile is asked again, now that it is there
         self._took(instance, process)
+        if file.descriptor is not None:
+            bound = log.bind(namespace=str(self.key.namespace), mount=self.key.path, pid=process.pid)
+            bound.warning("former_file_started", version=instance.launch.version, reason=file.why)
         self.post(Spawned(generation))
         await self._until_ready(instance, process, ready=False)
 

@@ -25,6 +25,7 @@ from supervisor.engine.editing import Editing
 from supervisor.engine.facilities import About, Facilities
 from supervisor.engine.feed import Feed, Transition
 from supervisor.engine.fleet import Fleet
+from supervisor.engine.former import FormerFiles
 from supervisor.engine.holding import Holding
 from supervisor.engine.narrator import narrate, row_of
 from supervisor.engine.pace import Pace
@@ -91,6 +92,7 @@ class Node:
         )
         """What changes the catalog file."""
         self._signs = Signs(self.holding.why_not, self._fleet.crashes)
+        self._former_files = FormerFiles(facilities.clock, facilities.binaries, self._fleet.needed)
         self._by_hand = ByHand(self._fleet, self._preflight, facilities.memory, self._staging)
         self._warnings: list[str] = []
         self._leaving = False
@@ -295,6 +297,7 @@ class Node:
     def _tell(self, step: Transition) -> None:
         narrate(step)
         self._chronicle.note(step)
+        self._former_files.note(step)
 
     def _rings(self) -> dict[MountKey, Iterable[Transition]]:
         return {key: actor.history for key, actor in self._fleet.items()}
@@ -342,6 +345,8 @@ class Node:
     async def _done(self, job: Job, command: str) -> Ended:
         before = self._rolled_back_from(job.key)
         ended = await self._fleet.do(job, command)
+        if job.spec is None:
+            self._former_files.look_soon()
         if job.spec is None or self._rolled_back_from(job.key) != before:
             # before the answer: a next plugind knows what gave way, what did not after all, and what is gone
             await on_disk(self._has.memory)

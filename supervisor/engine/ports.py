@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from supervisor.domain.catalog import Catalog, Identity, Launch, MountSpec, Policies
+from supervisor.domain.catalog import Admitted, Catalog, Launch, MountSpec, Policies
 from supervisor.domain.events import Exit, Instance
 from supervisor.domain.holds import Hold
 from supervisor.domain.legacy import Errand
@@ -84,9 +84,7 @@ class Processes(Protocol[P]):
         """Processes that plugins let go of and that fit no instance: what people should know of each."""
         ...
 
-    async def spawn(
-        self, key: MountKey, instance: Instance, policies: Policies, identity: Identity | None
-    ) -> P:
+    async def spawn(self, key: MountKey, instance: Instance, policies: Policies, file: Admitted | None) -> P:
         """Start an instance.
 
         Raises:
@@ -194,12 +192,20 @@ class Binaries(Protocol):
         """
         ...
 
-    async def admit(self, launch: Launch) -> Identity:
-        """The identity of the file that is about to run.
+    async def admit(self, launch: Launch) -> Admitted:
+        """The file that is about to run: what stands at its path, or what ran before and is held.
 
         Raises:
             PlugindError: It is not what the catalog says.
         """
+        ...
+
+    def recall(self, launch: Launch, pid: int) -> None:
+        """Hold the file of an instance that was adopted."""
+        ...
+
+    def keep_only(self, launches: Iterable[Launch]) -> None:
+        """Let go of the files of all other launches."""
         ...
 
 

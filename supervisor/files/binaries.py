@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from supervisor.domain.catalog import FromFile, Identity, Launch, MountSpec, Policies
+from supervisor.domain.catalog import Admitted, FromFile, Identity, Launch, MountSpec, Policies
 from supervisor.domain.errors import Cannot, Fault, TargetUnfit
 from supervisor.files import executables, trust
 from supervisor.files.accounts import Account, runner_of
+from supervisor.files.held import Held
 
 _MOST_CACHED: Final = 4096
 _WORKERS: Final = 4
@@ -30,13 +31,17 @@ _LONGEST_VALUE: Final = 128 << 10
 
 
 class Binaries:
-    """Checks files before they run. `private` are folders that plugind writes to: nothing in them is run."""
+    """Checks files before they run. `private` are folders that plugind writes to: nothing in them is run.
 
-    def __init__(self, private: Iterable[str] = ()) -> None:
+    `held` is what is held.
+    """
+
+    def __init__(self, private: Iterable[str] = (), held: Held | None = None) -> None:
         self._private = tuple(Path(folder) for folder in private)
         self._digests: dict[Identity, str] = {}
         self._fit: dict[Launch, Identity] = {}
         """Launches that had no fault, and the file that they had none with."""
+        self._held = held if held is not None else Held()
         self._pending: dict[Identity, Future[str]] = {}
         self._lock = threading.Lock()
 
@@ -72,19 +77,48 @@ class Binaries:
         if faults:
             raise TargetUnfit(faults)
 
-    async def admit(self, launch: Launch) -> Identity:
-        """The identity of the file that `launch` would run now; at once where its digest is known.
+    async def admit(self, launch: Launch) -> Admitted:
+        """The file that `launch` would run now; at once where its digest is known. It is held from now on.
+
+        Where it was replaced or deleted since it was admitted before, it is what is held.
 
         Raises:
             Cannot: It is not fit; with every reason.
         """
         known = self._known(launch)
-        if known is not None:
-            return known
-        identity, problems = await asyncio.to_thread(self._examine, launch)
-        if problems or identity is None:
-            raise Cannot(f"cannot run {_shown(launch)}: {'; '.join(problems)}")
-        return identity
+        if known is not None and self._held.has(launch):
+            return Admitted(known)
+        return await asyncio.to_thread(self._admit, launch)
+
+    def recall(self, launch: Launch, pid: int) -> None:
+        """Hold what `pid` runs, which another plugind started from `launch`."""
+        self._held.recall(launch, pid)
+
+    def keep_only(self, launches: Iterable[Launch]) -> None:
+        """Hold no files but those of `launches`."""
+        self._held.keep_only(launches)
+
+    def _admit(self, launch: Launch) -> Admitted:
+        identity, problems = self._examine(launch, hold=True)
+        if not problems and identity is not None:
+            return Admitted(identity)
+        why = "; ".join(problems)
+        try:
+            account = runner_of(launch.user, launch.group, launch.groups)
+            descriptor = None
+            if not [*account.problems, *_cwd(launch, account), *_env_files(launch)]:
+                descriptor = self._held.find(launch, self._digest, identity_of)
+            if descriptor is not None and not self._unfit(Path(launch.command), descriptor, account):
+                return Admitted(identity_of(os.fstat(descriptor)), descriptor, why)
+        except OSError as error:
+            why = f"{why}; the file that ran cannot be read: {(error.strerror or str(error)).lower()}"
+        raise Cannot(f"cannot run {_shown(launch)}: {why}")
+
+    def _unfit(self, path: Path, descriptor: int, account: Account) -> list[str]:
+        return [
+            *trust.unsafe(path, os.fstat(descriptor), account.trusted),
+            *executables.unfit(path, descriptor, account.runner),
+        ]
 
     def _known(self, launch: Launch) -> Identity | None:
         fit = self._fit.get(launch)
@@ -96,7 +130,7 @@ class Binaries:
         except OSError:
             return None
 
-    def _examine(self, launch: Launch) -> tuple[Identity | None, list[str]]:
+    def _examine(self, launch: Launch, *, hold: bool = False) -> tuple[Identity | None, list[str]]:
         problems: list[str] = []
         identity: Identity | None = None
         try:
@@ -104,7 +138,7 @@ class Binaries:
             problems += account.problems
             problems += _cwd(launch, account)
             problems += _env_files(launch)
-            identity, found = self._examine_file(launch, account)
+            identity, found = self._examine_file(launch, account, hold=hold)
             problems += found
         except FileNotFoundError as error:
             problems.append(_missing(launch.command, error.filename))
@@ -121,7 +155,9 @@ class Binaries:
             while len(self._fit) > _MOST_CACHED:
                 del self._fit[next(iter(self._fit))]
 
-    def _examine_file(self, launch: Launch, account: Account) -> tuple[Identity | None, list[str]]:
+    def _examine_file(
+        self, launch: Launch, account: Account, *, hold: bool
+    ) -> tuple[Identity | None, list[str]]:
         path = Path(launch.command)
         walked = trust.walk(path, account.trusted, account.runner)
         problems = list(walked.problems)
@@ -143,6 +179,8 @@ class Binaries:
             problems += trust.unsafe(walked.target, found, account.trusted)
             problems += executables.unfit(path, descriptor, account.runner)
             problems += self._digest_problems(launch, descriptor, identity_of(found))
+            if hold and not problems:
+                self._held.keep(launch, descriptor)
             return identity_of(found), problems
         finally:
             os.close(descriptor)

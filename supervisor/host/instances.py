@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from supervisor.domain.catalog import Identity, Launch, Policies, Probe
+from supervisor.domain.catalog import Admitted, Launch, Policies, Probe
 from supervisor.domain.errors import Cannot, SpawnRefused
 from supervisor.domain.events import Instance
 from supervisor.domain.names import InstanceId, MountKey, Seconds
@@ -38,7 +38,7 @@ from supervisor.host.probes import ReadyProbe, Subject, prepare_both, reconsider
 from supervisor.host.processes import Children, Handle, Main
 from supervisor.host.records import InstanceRecord, InstanceRecords
 from supervisor.host.running import Running
-from supervisor.host.spawn import Spawner, account_of, check_identity, environment
+from supervisor.host.spawn import OpenFile, Spawner, account_of, check_identity, environment, own_account
 from supervisor.host.survivors import Survivors
 from supervisor.host.trees import Trees
 
@@ -112,7 +112,7 @@ class Instances:
                 yield pid, name_of(pid)
 
     async def spawn(
-        self, key: MountKey, instance: Instance, policies: Policies, identity: Identity | None
+        self, key: MountKey, instance: Instance, policies: Policies, file: Admitted | None
     ) -> Running:
         launch = instance.launch
         folder = self._folder(instance.id)
@@ -134,9 +134,13 @@ class Instances:
             record = _record(key, instance, mark)
             self._records.intend(record)  # first: a crash after the spawn would leave a stranger
             self._logs.mark(key, instance.id, "begin", record.started_at)
-            check_identity(launch.command, identity)
+            open_file = None
+            if file is not None and file.descriptor is not None:
+                open_file = OpenFile(file.descriptor, launch.command, is_own=account.uid == own_account().uid)
+                launch = msgspec.structs.replace(launch, command=open_file.path)
+            check_identity(launch.command, file.identity if file is not None else None)
             argv = command_line(launch, account.uid, account.gid, limiting(cgroup))
-            main = self.children.add(await self._spawner.spawn(argv, env, output, mark))
+            main = self.children.add(await self._spawner.spawn(argv, env, output, mark, open_file))
         except (Cannot, OSError) as error:
             self._give_back(instance, mark, folder, probes, cgroup)
             if isinstance(error, SpawnRefused) and (error.transient or not is_scarcity(error)):

@@ -62,14 +62,25 @@ _ATTRIBUTES: Final = _attributes()
 class Program:
     """What is to be started: `output` is opened as stdout and stderr, /dev/null as stdin.
 
+    `path` is what is executed, by default the first of `argv`; `inherited` a descriptor that it keeps.
+
     Raises:
         SpawnRefused: A word cannot be handed to a program.
     """
 
-    __slots__ = ("_actions", "_argv", "_env", "_pid")
+    __slots__ = ("_actions", "_argv", "_env", "_path", "_pid")
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], output: str) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        output: str,
+        *,
+        path: str = "",
+        inherited: int | None = None,
+    ) -> None:
         self._argv = _words(argv)
+        self._path = os.fsencode(path) if path else self._argv[0]
         self._env = _words([f"{name}={value}" for name, value in env.items()])
         self._pid = ctypes.c_int()
         self._actions = ctypes.create_string_buffer(_ENOUGH)
@@ -77,13 +88,13 @@ class Program:
         _HELD.posix_spawn_file_actions_addopen(self._actions, 0, b"/dev/null", os.O_RDONLY, 0)
         _HELD.posix_spawn_file_actions_addopen(self._actions, 1, os.fsencode(output), os.O_RDWR, 0)
         _HELD.posix_spawn_file_actions_adddup2(self._actions, 1, 2)
+        if inherited is not None:  # to itself: then it is not closed by the exec
+            _HELD.posix_spawn_file_actions_adddup2(self._actions, inherited, inherited)
 
     def start(self, *, lock: bool) -> int:
         """Its pid; without `lock` other threads go on meanwhile. Raises OSError."""
         spawn = _HELD.posix_spawn if lock else _LIBC.posix_spawn
-        error = spawn(
-            ctypes.byref(self._pid), self._argv[0], self._actions, _ATTRIBUTES, self._argv, self._env
-        )
+        error = spawn(ctypes.byref(self._pid), self._path, self._actions, _ATTRIBUTES, self._argv, self._env)
         _HELD.posix_spawn_file_actions_destroy(self._actions)
         if error:
             raise OSError(error, os.strerror(error))

@@ -105,6 +105,31 @@ def _read_value(name: str, value: FromFile) -> str:
     return text.removesuffix("\n")
 
 
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A file to run that is open in plugind, and has no path that leads to it."""
+
+    descriptor: int
+    name: str
+    """Where it was."""
+    is_own: bool
+    """It is run as plugind's own user, who may look into /proc of plugind."""
+
+    @property
+    def path(self) -> str:
+        """A script is opened by its interpreter once more, so that the path has to lead there then too.
+
+        Source: proc(5), /proc/PID/fd; execve(2).
+        """
+        return f"/proc/{os.getpid() if self.is_own else 'self'}/fd/{self.descriptor}"
+
+    def program(self, argv: list[str], env: Mapping[str, str], output: str) -> Program:
+        """`argv`, which has the path; where it comes first the program is told its old name."""
+        inherited = None if self.is_own else self.descriptor
+        words = [self.name if argv[0] == self.path else argv[0], *argv[1:]]
+        return Program(words, env, output, path=argv[0], inherited=inherited)
+
+
 class Spawner:
     """Starts processes; between them plugind's own limits are what they were."""
 
@@ -130,15 +155,24 @@ class Spawner:
             os.close(self._null)
             self._null = -1
 
-    async def spawn(self, argv: list[str], env: Mapping[str, str], output: str, mark: int) -> Handle:
+    async def spawn(
+        self,
+        argv: list[str],
+        env: Mapping[str, str],
+        output: str,
+        mark: int,
+        file: OpenFile | None = None,
+    ) -> Handle:
         """Start `argv`, whose stdout and stderr are `output`, opened read-write by the child.
+
+        With `file` its path stands in `argv` somewhere.
 
         Raises:
             SpawnRefused: No process came to be.
 
         Source: posix_spawn(3).
         """
-        program = Program(argv, env, output)
+        program = Program(argv, env, output) if file is None else file.program(argv, env, output)
         self._under_way += 1
         try:
             if self._files == self.plugin_files:

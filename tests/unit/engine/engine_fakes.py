@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from supervisor.domain.access import Caller
 from supervisor.domain.catalog import (
+    Admitted,
     Catalog,
     Identity,
     Launch,
@@ -247,7 +248,7 @@ class FakeProcesses:
         return []
 
     async def spawn(
-        self, key: MountKey, instance: Instance, policies: Policies, identity: Identity | None
+        self, key: MountKey, instance: Instance, policies: Policies, file: Admitted | None
     ) -> FakeProcess:
         script = self.scripts[instance.launch.version]
         if script.broken == "spawn":
@@ -349,6 +350,7 @@ class FakeBinaries:
         self.digests: dict[str, str] = {}
         """By command, where it is not what the catalog says."""
         self.verified: list[tuple[str, ...]] = []
+        self.held: set[Launch] = set()
         self.gate: asyncio.Event | None = None
         """While it is there and not set, nothing is verified or admitted."""
 
@@ -371,13 +373,20 @@ class FakeBinaries:
         if faults:
             raise TargetUnfit(faults)
 
-    async def admit(self, launch: Launch) -> Identity:
+    async def admit(self, launch: Launch) -> Admitted:
         if self.gate is not None:
             await self.gate.wait()
         why = self._why_not(launch)
         if why is not None:
             raise Cannot(f"cannot run {launch.plugin} {launch.version}: {why}")
-        return Identity(1, 2, 3, 4, 5)
+        self.held.add(launch)
+        return Admitted(Identity(1, 2, 3, 4, 5))
+
+    def recall(self, launch: Launch, pid: int) -> None:
+        self.held.add(launch)
+
+    def keep_only(self, launches: Iterable[Launch]) -> None:
+        self.held &= set(launches)
 
 
 @dataclass(frozen=True)

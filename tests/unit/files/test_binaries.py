@@ -3,15 +3,28 @@
 import dataclasses
 import hashlib
 import os
+import re
 import struct
+import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from supervisor.domain.catalog import FromFile, Launch, Liveness, Mark, MountSpec, Policies, Probe, StopPolicy
+from supervisor.domain.catalog import (
+    Admitted,
+    FromFile,
+    Launch,
+    Liveness,
+    Mark,
+    MountSpec,
+    Policies,
+    Probe,
+    StopPolicy,
+)
 from supervisor.domain.errors import Cannot, TargetUnfit
 from supervisor.domain.names import ROOT, MountKey, PluginRef
 from supervisor.files import binaries, executables, trust
@@ -347,7 +360,7 @@ async def test_admission_of_a_known_file_needs_no_thread(
     threads: list[str] = []
     monkeypatch.setattr(files, "_examine", lambda _: threads.append(threading.current_thread().name))
 
-    assert await files.admit(launch) == first == identity_of(program.stat())
+    assert await files.admit(launch) == first == Admitted(identity_of(program.stat()))
     assert threads == []
 
 
@@ -389,7 +402,7 @@ async def test_a_file_that_changes_while_it_is_hashed_is_refused(
 async def test_without_a_digest_in_the_catalog_the_identity_is_enough(program: Path) -> None:
     files = Binaries()
 
-    assert await files.admit(a_launch(program, sha256=None)) == identity_of(program.stat())
+    assert await files.admit(a_launch(program, sha256=None)) == Admitted(identity_of(program.stat()))
 
 
 async def test_the_cache_is_bounded(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,3 +413,122 @@ async def test_the_cache_is_bounded(program: Path, monkeypatch: pytest.MonkeyPat
         await files.admit(a_launch(other))
 
     assert len(files._digests) == 2
+
+
+# --- what ran before
+
+
+def deleted(program: Path) -> str:
+    program.unlink()
+    return f"{program} does not exist"
+
+
+def replaced(program: Path) -> str:
+    other = a_file(program.with_name("other"), b"#!/bin/sh\n# another one\n")
+    other.rename(program)
+    return f"{program} has SHA-256 {digest_of(program)[:12]}…"
+
+
+def not_executable_any_more(program: Path) -> str:
+    content = program.read_bytes()
+    program.unlink()
+    a_file(program, content).chmod(0o644)
+    return f"{program} is not executable by "
+
+
+@pytest.mark.parametrize("gone", [deleted, replaced, not_executable_any_more])
+async def test_a_file_that_was_admitted_can_be_run_when_its_path_leads_elsewhere(
+    program: Path, gone: Callable[[Path], str]
+) -> None:
+    files, launch, content = Binaries(), a_launch(program), program.read_bytes()
+    await files.admit(launch)
+    why = gone(program)
+
+    found = await files.admit(launch)
+
+    assert found.descriptor is not None
+    assert os.pread(found.descriptor, 4096, 0) == content
+    assert found.identity == identity_of(os.fstat(found.descriptor))
+    assert why in found.why
+    with pytest.raises(TargetUnfit, match=re.escape(why)):  # nobody may ask for it anew
+        await files.verify([a_spec(launch)])
+
+
+@pytest.mark.parametrize(
+    "change", [lambda path: path.write_bytes(b"#!/bin/sh\n"), lambda path: path.chmod(0o777)]
+)
+async def test_a_file_that_was_written_to_or_may_be_is_not_run_because_it_was_held(
+    program: Path, change: Callable[[Path], object]
+) -> None:
+    files, launch = Binaries(), a_launch(program)
+    await files.admit(launch)
+    change(program)
+    os.link(program, program.with_name("other"))
+    program.unlink()
+
+    with pytest.raises(Cannot, match=rf"cannot run auth/mock v1: {program} does not exist"):
+        await files.admit(launch)
+
+
+async def test_what_is_wrong_beside_the_file_is_wrong_with_the_held_one_too(
+    program: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "cwd").mkdir()
+    files, launch = Binaries(), a_launch(program, cwd=str(tmp_path / "cwd"))
+    await files.admit(launch)
+    program.unlink()
+    (tmp_path / "cwd").rmdir()
+
+    with pytest.raises(Cannot, match=f"cwd {tmp_path}/cwd does not exist; {program} does not exist"):
+        await files.admit(launch)
+
+
+async def test_one_descriptor_is_held_for_a_file_however_many_run_it_until_it_is_let_go_of(
+    program: Path,
+) -> None:
+    files = Binaries()
+    launches = [a_launch(program, args=(str(number),)) for number in range(5)]
+    for launch in launches:
+        await files.admit(launch)
+    held = descriptors_of(program)
+    files.keep_only(launches[3:4])
+    still = descriptors_of(program)
+    files.keep_only([])
+
+    assert (held, still, descriptors_of(program)) == (1, 1, 0)
+    await files.admit(launches[0])
+    assert descriptors_of(program) == 1
+    files.keep_only([])
+
+
+def descriptors_of(path: Path) -> int:
+    return sum(os.path.realpath(link) == str(path) for link in Path("/proc/self/fd").iterdir())
+
+
+async def test_nothing_is_held_where_descriptors_are_scarce(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supervisor.files.held.resource.getrlimit", lambda _: (6, 6))
+    files = Binaries()
+
+    await files.admit(a_launch(program))
+
+    assert descriptors_of(program) == 0
+
+
+async def test_the_file_of_what_another_plugind_started_is_found_by_what_runs(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    program = a_file(tmp_path / "sleeps", Path("/bin/sleep").resolve().read_bytes())
+    launch, content = a_launch(program), program.read_bytes()
+    with subprocess.Popen([program, "1000"]) as process:
+        try:
+            replaced(program)
+            files = Binaries()
+            files.recall(launch, process.pid)
+            found = await files.admit(launch)
+        finally:
+            process.kill()
+
+    assert found.descriptor is not None
+    assert os.pread(found.descriptor, len(content) + 1, 0) == content
+    files.keep_only([])
