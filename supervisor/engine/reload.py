@@ -17,7 +17,6 @@ from supervisor.domain.catalog import MountSpec
 from supervisor.domain.events import Outcome
 from supervisor.domain.names import MountKey, Seconds
 from supervisor.domain.plan import Current, Step, changed_keys
-from supervisor.engine.liveness import pause
 from supervisor.engine.ports import Clock
 from supervisor.engine.world import Ended
 from supervisor.wire import MountResult, RehearsedResult, ReloadData, Result
@@ -112,6 +111,8 @@ class Reload:
         self._clock = clock
         self._rows: dict[MountKey, MountResult] = {job.key: pending(job) for job in jobs}
         self._done = asyncio.Event()
+        self._watched = asyncio.Event()
+        """Nothing is to be waited for any more before the others begin, or do not."""
         self._bad: set[MountKey] = set()
         self.is_interrupted = False
 
@@ -143,13 +144,21 @@ class Reload:
             canaries = [job for job in self._jobs if job.is_a_trial][: self._options.canary]
             await self._some(do, canaries, parallel)
             if canaries and self._options.canary_for and not self._is_bad(canaries):
-                await pause(self._clock, self._options.canary_for)
+                await self._watch_canaries()
                 self._look_after(canaries)
             self._canary_failed = self._is_bad(canaries)
             tried = {job.key for job in canaries}
             await self._some(do, [job for job in self._jobs if job.key not in tried], parallel)
         finally:
             self._finish()
+
+    async def _watch_canaries(self) -> None:
+        """Return after `canary_for`, or as soon as one of them is no longer what was hoped for."""
+        timer = self._clock.call_at(self._clock.time() + self._options.canary_for, self._watched.set)
+        try:
+            await self._watched.wait()
+        finally:
+            timer.cancel()
 
     def interrupt(self, why: str) -> None:
         """The daemon ends now; whoever waits is told how far it came."""
@@ -190,6 +199,7 @@ class Reload:
     def _count(self, key: MountKey, row: MountResult) -> None:
         if row.result in BAD:
             self._bad.add(key)
+            self._watched.set()
 
     def _finish(self) -> None:
         for row in self._rows.values():
