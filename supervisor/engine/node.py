@@ -66,7 +66,7 @@ class Node:
         self._tasks = tasks
         self._started_at = datetime.now(UTC)
         self._staging = Staging(facilities.file)
-        self._preflight = Preflight(facilities.binaries, facilities.processes.unsupported)
+        self._preflight = Preflight(facilities.binaries, facilities.processes)
         self._chronicle = Chronicle(facilities.clock, facilities.journal, tasks, self._rings)
         self._feed = Feed(self._tell, about.handed.number if about.handed is not None else 0)
         self._succession = Succession(about, facilities.successor, facilities.clock)

@@ -80,6 +80,10 @@ class Processes(Protocol[P]):
         """What of `launch` this node cannot give a process, or None."""
         ...
 
+    def impediment(self) -> str | None:
+        """What keeps any instance from being started, whatever it runs, or None."""
+        ...
+
     def unclaimed(self) -> list[str]:
         """Processes that plugins let go of and that fit no instance: what people should know of each."""
         ...

@@ -1,30 +1,34 @@
 """Nothing is killed for nothing: everything that the new instances need is checked before the first kill."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
-from supervisor.domain.catalog import Launch, MountSpec
-from supervisor.domain.errors import Fault, TargetUnfit
-from supervisor.engine.ports import Binaries
+from supervisor.domain.catalog import MountSpec
+from supervisor.domain.errors import Fault, TargetUnfit, Unavailable
+from supervisor.engine.ports import Binaries, Processes
 from supervisor.engine.reload import Job
 
 
 class Preflight:
-    def __init__(self, binaries: Binaries, unsupported: Callable[[Launch], str | None]) -> None:
+    def __init__(self, binaries: Binaries, processes: Processes[Any]) -> None:
         self._binaries = binaries
-        self._unsupported = unsupported
+        self._processes = processes
 
     async def check(self, specs: Iterable[MountSpec]) -> None:
         """Return if all of `specs` can be started as they are on disk now.
 
         Raises:
             TargetUnfit: With every fault of every mount.
+            Unavailable: Nothing could be started now, whatever it is.
         """
         specs = list(specs)
+        if specs and (why := self._processes.impediment()) is not None:
+            raise Unavailable(f"cannot start anything now: {why}; nothing was stopped for it")
         faults = [
             Fault(spec.mark.file, spec.mark.line, spec.mark.column, _cannot(spec, why))
             for spec in specs
-            if (why := self._unsupported(spec.launch)) is not None
+            if (why := self._processes.unsupported(spec.launch)) is not None
         ]
         try:
             await self._binaries.verify(specs)
@@ -40,6 +44,7 @@ class Preflight:
 
         Raises:
             TargetUnfit: With every fault of every mount; not with `partial`.
+            Unavailable: Nothing could be started now, whatever it is.
         """
         starting = [job for job in jobs if job.starts]
         if not partial:

@@ -19,7 +19,7 @@ from supervisor.host.cgroup import Cgroup, limiting
 from supervisor.host.cgroupentry import Entries
 from supervisor.host.cgroups import Cgroups
 from supervisor.host.commandline import command_line, refusal
-from supervisor.host.folders import make_folder, remove_folder
+from supervisor.host.folders import OF_INSTANCES, impediment, make_folder, remove_folder
 from supervisor.host.helpers import Helpers
 from supervisor.host.identity import (
     Scarce,
@@ -72,8 +72,8 @@ class Instances:
     def open(self) -> None:
         """Be ready to spawn: folders, the limit of descriptors. What died before is not reaped yet."""
         look()
-        self.folders.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self.folders.chmod(0o711)
+        self.folders.mkdir(mode=OF_INSTANCES, parents=True, exist_ok=True)
+        self.folders.chmod(OF_INSTANCES)
         self._spawner.open()
         self.cgroups.open()
 
@@ -91,6 +91,9 @@ class Instances:
         if launch.listen:
             return "held listeners (`listen`) are not supported by this version"
         return refusal(launch) or self.cgroups.refusal(launch.limits)
+
+    def impediment(self) -> str | None:
+        return impediment(((self._folders, OF_INSTANCES), (str(self._records.folder), 0o700)))
 
     def forget(self, key: MountKey) -> None:
         """The mount is gone for good."""

@@ -7,6 +7,7 @@ The folder is on tmpfs and written at every start of a process, so nothing is sy
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -80,7 +81,7 @@ class InstanceRecords:
     """The records of one runtime_dir. Synchronous: a write is some tens of microseconds."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def intend(self, record: InstanceRecord) -> None:
         """Record an instance that is about to be spawned.
@@ -88,7 +89,14 @@ class InstanceRecords:
         Raises:
             Cannot: Nothing may be spawned: a crash would leave a stranger.
         """
-        self.update(record)
+        try:
+            self.update(record)
+        except Cannot as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            with suppress(OSError):  # somebody removed the folder; the next try says what is wrong
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.update(record)
 
     def started(self, record: InstanceRecord) -> None:
         """Record pid and start of what was spawned.
@@ -137,13 +145,13 @@ class InstanceRecords:
         records: list[InstanceRecord] = []
         troubles: list[str] = []
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            paths = sorted(self._folder.iterdir())
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            paths = sorted(self.folder.iterdir())
         except OSError as error:
             if is_scarcity(error) or error.errno == errno.EIO:
-                raise refusal("read", self._folder, error) from error
-            return [], [str(refusal("read", self._folder, error))]
-        remove_strays(self._folder)
+                raise refusal("read", self.folder, error) from error
+            return [], [str(refusal("read", self.folder, error))]
+        remove_strays(self.folder)
         for path in paths:
             if path.suffix != ".json":
                 continue  # TMPDIRs, temporary files
@@ -159,10 +167,10 @@ class InstanceRecords:
         return records, troubles
 
     def _path(self, instance: InstanceId) -> str:
-        return f"{self._folder}/{instance}.json"
+        return f"{self.folder}/{instance}.json"
 
     def _set_aside(self, path: Path) -> str:
-        folder = self._folder / SET_ASIDE
+        folder = self.folder / SET_ASIDE
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             place = path.rename(free_name(folder / path.name))

@@ -1,10 +1,13 @@
 """Guarantee 1: a reload checks everything before it touches a process."""
 
 import os
+import shutil
+import subprocess
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
-from harness import Plugind
+from harness import Plugind, send
 
 SLEEPER = "#!/bin/sh\nexec sleep 1000\n"
 
@@ -68,6 +71,51 @@ def test_a_file_that_could_not_run_refuses_the_reload(running: Plugind, spoil) -
     assert answer.status == 400
     assert str(running.folder / "two") in answer.error
     assert untouched(running, before)
+
+
+@pytest.mark.parametrize("folder", ["run", "run/tmp", "run/instances", "run/logs"])
+def test_a_runtime_dir_that_somebody_removed_is_made_again(running: Plugind, folder: str) -> None:
+    before = running.pids()
+    shutil.rmtree(running.folder / folder)
+    running.edit("pin: v1", "pin: v2")
+
+    answer = running.reload()
+
+    assert answer.status == HTTPStatus.OK
+    assert {row["version"] for row in running.rows().values()} == {"v2"}
+    assert not before.keys() - running.pids().keys()
+    assert len([*(running.folder / "run" / "instances").glob("*.json")]) == len(before)
+
+
+def test_a_crash_after_that_is_restarted(running: Plugind) -> None:
+    before = running.pids()["root:auth/a"]
+    shutil.rmtree(running.folder / "run")
+    send(before)
+
+    running.until(lambda: running.pids()["root:auth/a"] not in {before, None})
+    running.until(lambda: running.rows()["root:auth/a"]["state"] == "ready")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a disk")
+def test_a_runtime_dir_that_takes_nothing_refuses_the_reload(running: Plugind) -> None:
+    before = running.pids()
+    run = running.folder / "run"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", run / "tmp"], check=True)
+    try:
+        answer = running.reload()
+        started = running.call("POST", "supervisor/restart/auth/a")
+        told = running.pids()
+    finally:
+        subprocess.run(["umount", run / "tmp"], check=True)
+
+    why = (
+        f"cannot start anything now: cannot write to {run / 'tmp'}: Read-only file system; "
+        "nothing was stopped for it"
+    )
+    assert (answer.status, answer.error) == (HTTPStatus.SERVICE_UNAVAILABLE, why)
+    assert (started.status, started.error) == (HTTPStatus.SERVICE_UNAVAILABLE, why)
+    assert told == before
+    assert running.reload().status == HTTPStatus.OK
 
 
 def test_every_fault_of_every_target_is_told_at_once(running: Plugind) -> None:

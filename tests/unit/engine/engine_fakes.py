@@ -214,6 +214,7 @@ class FakeProcesses:
         self.spawned: list[FakeProcess] = []
         self.did: list[str] = []
         self.forgotten: list[MountKey] = []
+        self.impeded: str | None = None
         self.unsupported_versions: dict[str, str] = {}
         self.most_starting = 0
         self.most_of_one_mount = 0
@@ -243,6 +244,9 @@ class FakeProcesses:
 
     def unsupported(self, launch: Launch) -> str | None:
         return self.unsupported_versions.get(launch.version)
+
+    def impediment(self) -> str | None:
+        return self.impeded
 
     def unclaimed(self) -> list[str]:
         return []

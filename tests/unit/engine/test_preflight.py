@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from engine_fakes import V1, V2, FakeBinaries, FakeClock, FakeProcesses, a_key, a_spec
 
-from supervisor.domain.errors import TargetUnfit
+from supervisor.domain.errors import TargetUnfit, Unavailable
 from supervisor.engine.preflight import Preflight
 from supervisor.engine.reload import Job
 
@@ -22,7 +22,7 @@ def processes() -> FakeProcesses:
 
 @pytest.fixture
 def preflight(binaries: FakeBinaries, processes: FakeProcesses) -> Preflight:
-    return Preflight(binaries, processes.unsupported)
+    return Preflight(binaries, processes)
 
 
 A = Job(a_key("auth/a"), "reload", "auth/mock", a_spec("auth/a", V1, line=1))
@@ -42,6 +42,18 @@ async def test_all_faults_are_told_at_once_each_at_its_mount(
         "catalog.yaml:1:3: cannot run auth/mock v1 (/bin/mock-v1) for auth/a/ in root: no cgroups here",
         "catalog.yaml:2:3: cannot run auth/b/ in root: it does not exist",
     ]
+
+
+@pytest.mark.parametrize("partial", [False, True])
+async def test_where_nothing_could_be_started_nothing_is_stopped(
+    preflight: Preflight, processes: FakeProcesses, *, partial: bool
+) -> None:
+    processes.impeded = "cannot write to /run/plugind: Read-only file system"
+
+    with pytest.raises(
+        Unavailable, match=r"cannot start anything now: cannot write to /run/plugind: .* nothing was"
+    ):
+        await preflight.fit([A, B], partial=partial)
 
 
 async def test_what_is_fit_goes_through_as_it_is(preflight: Preflight, binaries: FakeBinaries) -> None:

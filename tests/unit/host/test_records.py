@@ -259,8 +259,18 @@ def test_a_folder_that_is_none_is_a_trouble_and_no_exception(tmp_path: Path) -> 
 
 
 def test_a_record_that_cannot_be_written_says_where_and_why(tmp_path: Path) -> None:
-    with pytest.raises(Cannot, match=r"cannot write .*/nowhere/.*\.json: No such file or directory"):
-        InstanceRecords(tmp_path / "nowhere").intend(a_record())
+    (tmp_path / "file").touch()
+
+    with pytest.raises(Cannot, match=r"cannot write .*/file/.*\.json: Not a directory"):
+        InstanceRecords(tmp_path / "file").intend(a_record())
+
+
+def test_a_folder_of_records_that_somebody_removed_is_made_again(tmp_path: Path) -> None:
+    records = InstanceRecords(tmp_path / "gone" / "instances")
+
+    records.intend(a_record())
+
+    assert records.load() == ([a_record()], [])
 
 
 def test_text_that_is_no_unicode_is_an_error_of_that_instance_only(records: InstanceRecords) -> None:
