@@ -260,12 +260,19 @@ async def test_an_answer_that_is_not_true_any_more_is_amended_in_report_and_hist
 
 async def test_an_amendment_before_the_end_shows_one_reload_and_no_half_report(house: House) -> None:
     await four(house)
-    ticket = await house.reload(options=Options(canary=1, canary_for=5, max_failures=1))
+    house.processes.scripts["v2"] = Script(ready=False)
+    ticket = await house.reload(options=Options(parallel=2, max_failures=1))
+    first = house.processes.of("auth/a")[-1]
+    first.become_ready()
+    await settle()
 
-    house.processes.of("auth/a")[-1].exit(7)
+    first.exit(7)
     await settle()
     meanwhile = [(data.reload_id, data.done) for data in house.node.history(9)]
-    await house.clock.advance(5)
+    for _ in range(len(FOUR)):
+        for process in house.processes.living():
+            process.become_ready()
+        await settle()
 
     assert meanwhile == [(ticket.reload_id, False)]
     assert [(data.reload_id, data.done) for data in house.node.history(9)] == [(ticket.reload_id, True)]
