@@ -173,6 +173,8 @@ class Stage:
             shutil.copytree(FILES / way.name, path)
         else:
             shutil.copy2(FILES / way.name, path, follow_symlinks=False)
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & ~0o022)  # a checkout is as safe as somebody's umask
         digest = _digest(path) if path.is_file() else "0" * 64
         moved = way.spoil(self.daemon, path) if way.spoil is not None else None
         return moved or path, digest
