@@ -316,7 +316,7 @@ class Node:
         if not options.partial:
             places = [*asked, *(key.namespace for key in frozen)]
             self.holding.refuse(verb, places, ' (or ask for the rest, with "partial": true)')
-        return [replace(job, frozen=frozen.get(job.key)) for job in jobs]
+        return [replace(job, frozen=why) if (why := frozen.get(job.key)) else job for job in jobs]
 
     async def _begin(self, data: ReloadData, jobs: Sequence[Job], options: Options) -> Reload:
         jobs = await self._preflight.fit(jobs, partial=options.partial)

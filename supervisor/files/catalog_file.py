@@ -13,6 +13,7 @@ from supervisor.domain.catalog import Catalog
 from supervisor.domain.errors import CatalogInvalid, NotFound, Unavailable
 from supervisor.domain.names import PluginRef
 from supervisor.domain.registering import Registered
+from supervisor.files import pins, versions
 from supervisor.files.digest import digest_of
 from supervisor.files.edit import Edit, Editor
 from supervisor.files.layers import Defaults
@@ -111,19 +112,19 @@ class CatalogFile:
         write_whole(self._saved, msgspec.json.encode(_Saved(_FORMAT, files)))
 
     async def set_pin(self, ref: PluginRef, version: str) -> Edit:
-        """Pin `ref` to `version` in the file; see `edit.Editor` for what this and the other edits refuse."""
-        return await self._edited(lambda editor: editor.set_pin(ref, version, self._noting(ref)))
+        """Pin `ref` to `version` in the file; see `pins.py`, `versions.py` for what the edits refuse."""
+        return await self._edited(lambda editor: pins.set_pin(editor, ref, version, self._noting(ref)))
 
     async def remove_pin(self, ref: PluginRef) -> Edit:
         """Leave `ref` without a pin."""
-        return await self._edited(lambda editor: editor.remove_pin(ref, self._noting(ref)))
+        return await self._edited(lambda editor: pins.remove_pin(editor, ref, self._noting(ref)))
 
     async def undo_pin(self, ref: PluginRef) -> Edit:
         """Put back what the last of the two above replaced, if that is there. Raises Conflict."""
 
         def undone(editor: Editor) -> Edit:
             last = self._pins.last(ref)
-            return editor.undo_pin(ref, last.old, last.new)
+            return pins.undo_pin(editor, ref, last.old, last.new)
 
         return await self._edited(undone)
 
@@ -131,21 +132,24 @@ class CatalogFile:
         """The SHA-256 of a file that is to be a version of `ref`. Nobody waits for it, however long it takes.
 
         Raises:
-            NotFound: There is no such plugin: nobody knows what a relative path is relative to.
+            NotFound: There is no such plugin, and so no file that a relative path is relative to.
             BadRequest: It has none.
         """
         plugin = (await self.load()).plugins.get(ref)
-        if plugin is None:
-            raise NotFound(f"cannot add a version to {ref}: the catalog has no such plugin")
-        return await asyncio.to_thread(digest_of, Path(plugin.mark.file).parent / command)
+        if plugin is None and not Path(command).is_absolute():
+            raise NotFound(
+                f"cannot add {ref}: the catalog has no such plugin: write the whole path of its command"
+            )
+        folder = Path(plugin.mark.file).parent if plugin is not None else Path("/")
+        return await asyncio.to_thread(digest_of, folder / command)
 
     async def add_version(self, ref: PluginRef, version: str, added: Registered) -> Edit:
         """Add a version, whose digest is known, to those of `ref`."""
-        return await self._edited(lambda editor: editor.add_version(ref, version, added))
+        return await self._edited(lambda editor: versions.add_version(editor, ref, version, added))
 
     async def remove_version(self, ref: PluginRef, version: str) -> Edit:
         """Take a version of `ref` out."""
-        return await self._edited(lambda editor: editor.remove_version(ref, version))
+        return await self._edited(lambda editor: versions.remove_version(editor, ref, version))
 
     async def _edited(self, edit: Callable[[Editor], Edit]) -> Edit:
         async with self._lock:

@@ -78,6 +78,8 @@ def first_entry(text: str, mapping: Mapping, entry: str) -> Splice:
 
 def last_entry(text: str, mapping: Mapping, entry: str) -> Splice:
     """A new entry after all others. Raises CannotSplice."""
+    if not mapping.entries:  # in braces: nothing else is a mapping without an entry
+        return Splice(mapping.end - 1, mapping.end - 1, entry, mapping.line)
     key, value = mapping.entries[-1]
     if mapping.end:
         at = _end(value) or key.end

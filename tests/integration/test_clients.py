@@ -460,6 +460,18 @@ def test_bao_registers_pins_and_deregisters_a_version_and_leaves_the_file_as_it_
     assert running.catalog.read_bytes() == before
 
 
+def test_bao_registers_a_plugin_that_is_new_and_takes_it_away_again(running: Plugind) -> None:
+    before = running.catalog.read_bytes()
+    digest = hashlib.sha256((running.folder / "one").read_bytes()).hexdigest()
+    register = ["-version=v1.0.0", f"-command={running.folder / 'one'}", f"-sha256={digest}"]
+
+    assert bao(running, "plugin", "register", *register, "database", "fresh")[0] == 0
+    assert re.search(r"fresh +v1\.0\.0", bao(running, "plugin", "list", "database")[1])
+    assert bao(running, "plugin", "deregister", "-version=v1.0.0", "database", "fresh")[0] == 0
+
+    assert running.catalog.read_bytes() == before
+
+
 def test_bao_cannot_take_away_a_pin_that_mounts_follow(running: Plugind) -> None:
     before = running.catalog.read_bytes()
 

@@ -13,9 +13,11 @@ from supervisor.domain.catalog import Catalog
 from supervisor.domain.errors import CatalogInvalid, Fault, Refused
 from supervisor.domain.names import PluginRef
 from supervisor.domain.registering import Registered
+from supervisor.files import pins
 from supervisor.files.edit import Editor
 from supervisor.files.load import Source, parse_catalog
 from supervisor.files.settings import Places, parse_settings
+from supervisor.files.versions import add_version, remove_version
 
 A = "a" * 64
 GOOD = f"""\
@@ -154,7 +156,7 @@ def test_an_edit_changes_the_pin_alone(
         if ref not in before.plugins or version not in before.plugins[ref].versions:
             return
 
-        edit = Editor(path).set_pin(ref, version)
+        edit = pins.set_pin(Editor(path), ref, version)
 
         after = parse_catalog([Source(str(path), path.read_bytes())])
         old, new = data.decode(encoding).splitlines(), path.read_bytes().decode(encoding).splitlines()
@@ -175,7 +177,7 @@ def test_an_edit_changes_the_pin_alone(
 def test_versions_come_and_go_and_all_else_stays_or_nothing_is_written(
     changes: list[tuple[float, int, str, int]], removed: str, args: list[str], line_break: str
 ) -> None:
-    ref = PluginRef("auth", "mock")
+    ref, added = PluginRef("auth", "mock"), Registered("/opt/x", A, tuple(args), (("B", "x"),))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "catalog.yaml"
         path.write_bytes(mutated(GOOD, changes).replace("\n", line_break).encode("utf-8", "replace"))
@@ -184,12 +186,12 @@ def test_versions_come_and_go_and_all_else_stays_or_nothing_is_written(
             return parse_catalog([Source(str(path), path.read_bytes())])
 
         try:
-            versions = read().plugins[ref].versions
+            former = read().plugins[ref].versions
         except (CatalogInvalid, KeyError):
             return
         for edit in (
-            lambda: Editor(path).add_version(ref, "v3", Registered("/opt/x", A, tuple(args), (("B", "x"),))),
-            lambda: Editor(path).remove_version(ref, removed),
+            lambda: add_version(Editor(path), ref, "v3", added),
+            lambda: remove_version(Editor(path), ref, removed),
         ):
             text, before = path.read_bytes(), read()
             try:
@@ -201,7 +203,7 @@ def test_versions_come_and_go_and_all_else_stays_or_nothing_is_written(
             assert replace(after, plugins={}) == replace(before, plugins={})
             old, new = before.plugins[ref], after.plugins[ref]
             assert (new.pin, new.ref) == (old.pin, old.ref)
-            for name, one in versions.items():
+            for name, one in former.items():
                 assert new.versions.get(name, one) == one
             assert len(new.versions.keys() ^ old.versions.keys()) == 1
             lines = difflib.SequenceMatcher(None, text.splitlines(), path.read_bytes().splitlines())

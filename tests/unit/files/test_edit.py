@@ -9,6 +9,7 @@ from bad_catalogs import GOOD
 from supervisor.domain.errors import BadRequest, CatalogInvalid, Conflict, NotFound
 from supervisor.domain.names import PluginRef
 from supervisor.files import edit as module
+from supervisor.files import pins
 from supervisor.files.edit import Edit, Editor
 from supervisor.files.load import load_catalog
 from supervisor.files.sources import Source, read_sources
@@ -20,7 +21,7 @@ COMMENTED = GOOD.replace(
 
 
 def set_pin(path: Path, ref: PluginRef, version: str, *, expect: tuple[Source, ...] | None = None) -> Edit:
-    return Editor(path, expect=expect).set_pin(ref, version)
+    return pins.set_pin(Editor(path, expect=expect), ref, version)
 
 
 def a_catalog(tmp_path: Path, text: str | bytes) -> Path:

@@ -11,6 +11,7 @@ from supervisor.domain.errors import BadRequest, CatalogInvalid, Conflict, NotFo
 from supervisor.domain.names import PluginRef
 from supervisor.domain.registering import Registered, registered
 from supervisor.files import edit as module
+from supervisor.files import pins, versions
 from supervisor.files.catalog_file import CatalogFile
 from supervisor.files.edit import Edit, Editor
 from supervisor.files.layers import NO_DEFAULTS
@@ -141,7 +142,7 @@ def test_a_version_is_one_line_more(tmp_path: Path, style: str, line_break: str)
     path = as_file(tmp_path, a_text(style), line_break)
     before = path.read_bytes()
 
-    edit = Editor(path).add_version(MOCK, "v3", NEW)
+    edit = versions.add_version(Editor(path), MOCK, "v3", NEW)
 
     assert changes(before, path.read_bytes()) == ([], [f"        {WRITTEN}{line_break}"])
     assert path.read_bytes().splitlines()[edit.line - 1].decode() == f"        {WRITTEN}"
@@ -164,7 +165,7 @@ def test_a_version_that_goes_takes_its_own_lines_along(tmp_path: Path, style: st
     for version in ("v2", "v0"):
         before, catalog = path.read_bytes(), load_catalog(path)
 
-        edit = Editor(path).remove_version(MOCK, version)
+        edit = versions.remove_version(Editor(path), MOCK, version)
 
         gone, new = changes(before, path.read_bytes())
         assert new == []
@@ -183,8 +184,8 @@ def test_what_was_added_can_be_removed_and_all_is_as_before(tmp_path: Path, styl
     path = as_file(tmp_path, a_text(style))
     before = path.read_bytes()
 
-    Editor(path).add_version(MOCK, "v3", NEW)
-    Editor(path).remove_version(MOCK, "v3")
+    versions.add_version(Editor(path), MOCK, "v3", NEW)
+    versions.remove_version(Editor(path), MOCK, "v3")
 
     assert path.read_bytes() == before
 
@@ -193,10 +194,10 @@ def test_at_the_end_of_a_file_without_a_last_line_break(tmp_path: Path) -> None:
     text = a_text(STYLES["a line each"], rest="").removesuffix("   # the oldest\n")
     path = as_file(tmp_path, text)
 
-    Editor(path).add_version(MOCK, "v3", NEW)
+    versions.add_version(Editor(path), MOCK, "v3", NEW)
     assert path.read_text() == f"{text}\n        {WRITTEN}"
 
-    Editor(path).remove_version(MOCK, "v3")
+    versions.remove_version(Editor(path), MOCK, "v3")
     assert path.read_text() == text + "\n"
 
 
@@ -231,15 +232,15 @@ def test_versions_in_braces(tmp_path: Path, before: str, after: tuple[str, str, 
 
     added, without_v1, without_v2 = after
     path = as_file(tmp_path, text(before))
-    Editor(path).add_version(MOCK, "v3", NEW)
+    versions.add_version(Editor(path), MOCK, "v3", NEW)
     assert path.read_text() == text(added)
 
     path = as_file(tmp_path, text(before))
-    Editor(path).remove_version(MOCK, "v1")
+    versions.remove_version(Editor(path), MOCK, "v1")
     assert path.read_text() == text(without_v1)
 
     path = as_file(tmp_path, text(before, pin="v1"))
-    Editor(path).remove_version(MOCK, "v2")
+    versions.remove_version(Editor(path), MOCK, "v2")
     assert path.read_text() == text(without_v2, pin="v1")
 
 
@@ -251,8 +252,9 @@ async def test_the_digest_is_that_of_the_file_as_the_catalog_would_find_it(tmp_p
 
     for command in ("bin/mock", str(tmp_path / "bin" / "mock")):
         assert await file.digest(MOCK, command) == hashlib.sha256(b"#!/bin/sh\n").hexdigest()
-    with pytest.raises(NotFound, match="the catalog has no such plugin"):
+    with pytest.raises(NotFound, match="has no such plugin: write the whole path of its command"):
         await file.digest(PluginRef("auth", "nobody"), "bin/mock")
+    assert await file.digest(PluginRef("auth", "nobody"), str(tmp_path / "bin" / "mock"))
 
 
 @pytest.mark.parametrize("make", [None, Path.mkdir, os.mkfifo], ids=["nothing", "folder", "fifo"])
@@ -268,14 +270,14 @@ async def test_what_is_no_file_has_no_digest(tmp_path: Path, make: object) -> No
 
 def test_the_same_version_again_is_no_edit_and_another_of_that_name_is_refused(tmp_path: Path) -> None:
     path = as_file(tmp_path, a_text(STYLES["blocks"]))
-    Editor(path).add_version(MOCK, "v3", NEW)
+    versions.add_version(Editor(path), MOCK, "v3", NEW)
     before = path.stat()
 
-    edit = Editor(path).add_version(MOCK, "v3", NEW)
+    edit = versions.add_version(Editor(path), MOCK, "v3", NEW)
 
     assert not edit.is_written
     with pytest.raises(Conflict, match="there is one of that name that is another one: remove it first"):
-        Editor(path).add_version(MOCK, "v3", Registered("/opt/other", DIGEST))
+        versions.add_version(Editor(path), MOCK, "v3", Registered("/opt/other", DIGEST))
     assert path.stat() == before
 
 
@@ -283,7 +285,7 @@ def test_the_same_version_again_is_no_edit_and_another_of_that_name_is_refused(t
 def test_a_version_that_yaml_would_read_as_something_else_is_quoted(tmp_path: Path, version: str) -> None:
     path = as_file(tmp_path, a_text(STYLES["a line each"]))
 
-    Editor(path).add_version(MOCK, version, NEW)
+    versions.add_version(Editor(path), MOCK, version, NEW)
 
     assert f'        "{version}": {{' in path.read_text()
     assert version in load_catalog(path).plugins[MOCK].versions
@@ -321,7 +323,8 @@ def test_any_argument_that_can_be_printed_is_written_so_that_it_is_read_as_it_wa
 ) -> None:
     path = as_file(tmp_path, a_text(STYLES["a line each"]))
 
-    Editor(path).add_version(MOCK, "v3", Registered("/opt/mock", DIGEST, (value, value), (("X", value),)))
+    added = Registered("/opt/mock", DIGEST, (value, value), (("X", value),))
+    versions.add_version(Editor(path), MOCK, "v3", added)
 
     launch = load_catalog(path).plugins[MOCK].versions["v3"].launch
     assert (launch.args, launch.env) == ((value, value), (("X", value),))
@@ -335,7 +338,7 @@ def test_what_cannot_be_printed_is_not_written(tmp_path: Path, value: str) -> No
     with pytest.raises(CannotSplice):
         quoted(value)
     with pytest.raises(BadRequest, match="is not printable"):
-        Editor(path).add_version(MOCK, "v3", Registered("/opt/mock", DIGEST, (value,)))
+        versions.add_version(Editor(path), MOCK, "v3", Registered("/opt/mock", DIGEST, (value,)))
     assert path.read_bytes() == before
 
 
@@ -359,27 +362,102 @@ def test_a_version_that_is_needed_or_not_there_is_not_removed(
     before = path.read_bytes()
 
     with pytest.raises(error) as refused:
-        Editor(path).remove_version(MOCK, version)
+        versions.remove_version(Editor(path), MOCK, version)
 
     assert str(refused.value) == message
     assert path.read_bytes() == before
 
 
-def test_the_only_version_is_not_removed(tmp_path: Path) -> None:
-    path = as_file(
-        tmp_path,
-        f"plugins:\n  auth:\n    mock:\n      versions:\n        v1: {{command: a, sha256: {DIGEST}}}\n",
-    )
+ONLY = f"""\
+# what there is
+plugins:
+  auth:
+    mock:
+      pin: v1
+      versions:
+        v1: {{command: a, sha256: {DIGEST}}}
+"""
+KV = PluginRef("secret", "kv")
+FAST = Registered("/opt/kv", DIGEST, ("--fast",))
+KV_WRITTEN = f"{{versions: {{v1: {{command: /opt/kv, sha256: {DIGEST}, args: [--fast]}}}}}}"
 
-    with pytest.raises(BadRequest, match="it is the only one there"):
-        Editor(path).remove_version(MOCK, "v1")
+
+@pytest.mark.parametrize(
+    ("before", "ref", "line"),
+    [
+        (ONLY, KV, f"  secret: {{kv: {KV_WRITTEN}}}\n"),
+        (ONLY, PluginRef("auth", "kv"), f"    kv: {KV_WRITTEN}\n"),
+        (ONLY + "  secret: {}\n", KV, None),
+        ("plugins: {}\nnamespaces: {}\n", KV, None),
+        (f"plugins: {{auth: {{mock: {{versions: {{v1: {{command: a, sha256: {DIGEST}}}}}}}}}}}\n", KV, None),
+    ],
+    ids=["new type", "old type", "empty type", "no plugins", "braces"],
+)
+def test_a_plugin_that_is_new_comes_to_be_with_its_first_version_and_goes_with_its_last(
+    tmp_path: Path, before: str, ref: PluginRef, line: str | None
+) -> None:
+    path = as_file(tmp_path, before)
+
+    edit = versions.add_version(Editor(path), ref, "v1", FAST)
+    added = path.read_bytes()
+    versions.add_version(Editor(path), ref, "v2", FAST)
+
+    assert (edit.file, edit.new) == (str(path), "v1")
+    if line is not None:
+        assert changes(before.encode(), added) == ([], [line])
+    found = load_catalog(path).plugins[ref]
+    assert list(found.versions) == ["v1", "v2"]
+    assert (found.versions["v1"].launch.command, found.versions["v1"].launch.args) == ("/opt/kv", ("--fast",))
+    versions.remove_version(Editor(path), ref, "v2")
+    assert path.read_bytes() == added
+    if "{}" not in before:
+        versions.remove_version(Editor(path), ref, "v1")
+        assert path.read_text() == before
 
 
-def test_a_plugin_that_is_not_there_gets_no_version(tmp_path: Path) -> None:
-    path = as_file(tmp_path, a_text(STYLES["blocks"]))
+def test_the_last_version_stays_where_something_else_is_written_about_the_plugin(tmp_path: Path) -> None:
+    text = ONLY.replace("      pin: v1\n", "      ready: {timeout: 1s}\n") + "namespaces: {}\n"
+    path = as_file(tmp_path, text)
 
-    with pytest.raises(NotFound, match="cannot add v1 to auth/nobody: the catalog has no such plugin"):
-        Editor(path).add_version(PluginRef("auth", "nobody"), "v1", NEW)
+    with pytest.raises(BadRequest, match=r"it would not be valid any more: .*missing key \"versions\""):
+        versions.remove_version(Editor(path), MOCK, "v1")
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("rest", "left"), [("namespaces: {}\n", "# what there is\nnamespaces: {}\n"), ("", None)]
+)
+def test_with_the_last_plugin_goes_what_would_be_empty_and_never_the_whole_file(
+    tmp_path: Path, rest: str, left: str | None
+) -> None:
+    text = ONLY.replace("      pin: v1\n", "") + rest
+    path = as_file(tmp_path, text)
+
+    if left is None:
+        with pytest.raises(BadRequest, match="it is all that there is in the file"):
+            versions.remove_version(Editor(path), MOCK, "v1")
+    else:
+        versions.remove_version(Editor(path), MOCK, "v1")
+    assert path.read_text() == (left or text)
+
+
+def test_in_a_folder_a_new_plugin_goes_to_the_others_of_its_type(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("namespaces: {}\n")
+    (tmp_path / "b.yaml").write_text(ONLY)
+    (tmp_path / "c.yaml").write_text(ONLY.replace("auth:", "secret:"))
+
+    edit = versions.add_version(Editor(tmp_path), KV, "v1", FAST)
+
+    assert edit.file == str(tmp_path / "c.yaml")
+    assert (tmp_path / "b.yaml").read_text() == ONLY
+    assert KV in load_catalog(tmp_path).plugins
+
+
+def test_where_no_file_has_plugins_none_comes_to_be(tmp_path: Path) -> None:
+    path = as_file(tmp_path, "namespaces: {}\n")
+
+    with pytest.raises(BadRequest, match="cannot add v1 to secret/kv: no file has plugins yet"):
+        versions.add_version(Editor(path), KV, "v1", FAST)
 
 
 @pytest.mark.parametrize("version", ["", "-v1", "a/b", "x" * 65, "v1\n", "é"])
@@ -387,7 +465,7 @@ def test_a_name_that_is_none_is_not_added(tmp_path: Path, version: str) -> None:
     path = as_file(tmp_path, a_text(STYLES["blocks"]))
 
     with pytest.raises(BadRequest, match="that cannot name a version"):
-        Editor(path).add_version(MOCK, version, NEW)
+        versions.add_version(Editor(path), MOCK, version, NEW)
 
 
 def test_a_version_whose_lines_begin_otherwise_is_refused(tmp_path: Path) -> None:
@@ -400,7 +478,7 @@ def test_a_version_whose_lines_begin_otherwise_is_refused(tmp_path: Path) -> Non
     path = as_file(tmp_path, text)
 
     with pytest.raises(BadRequest, match=r"begins with something else than the key: .*edit the file by hand"):
-        Editor(path).remove_version(MOCK, "v1")
+        versions.remove_version(Editor(path), MOCK, "v1")
     assert path.read_text() == text
 
 
@@ -413,8 +491,8 @@ def test_an_edit_that_would_touch_more_is_refused(tmp_path: Path, monkeypatch: p
     )
 
     for edit in (
-        lambda: Editor(path).add_version(MOCK, "v3", NEW),
-        lambda: Editor(path).remove_version(MOCK, "v0"),
+        lambda: versions.add_version(Editor(path), MOCK, "v3", NEW),
+        lambda: versions.remove_version(Editor(path), MOCK, "v0"),
     ):
         with pytest.raises(BadRequest, match="more than that would change"):
             edit()
@@ -427,7 +505,7 @@ def test_a_save_between_reading_and_writing_wins(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(module, "_compare", lambda *_: path.write_text(saved))
 
     with pytest.raises(Conflict, match="changed meanwhile"):
-        Editor(path).add_version(MOCK, "v3", NEW)
+        versions.add_version(Editor(path), MOCK, "v3", NEW)
     assert path.read_text() == saved
 
 
@@ -442,8 +520,8 @@ def test_symlinks_mode_and_owner_stay_and_in_a_folder_the_right_file_is_edited(t
     (folder / "a.yaml").write_text("namespaces: {}\n")
     (folder / "b.yaml").symlink_to("../real.yaml")
 
-    Editor(folder).add_version(MOCK, "v3", NEW)
-    Editor(folder).remove_version(MOCK, "v0")
+    versions.add_version(Editor(folder), MOCK, "v3", NEW)
+    versions.remove_version(Editor(folder), MOCK, "v0")
 
     after = (tmp_path / "real.yaml").stat()
     assert (folder / "b.yaml").is_symlink()
@@ -458,8 +536,8 @@ def test_the_encoding_stays(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "catalog.yaml"
     path.write_bytes(text.encode(encoding))
 
-    Editor(path).add_version(MOCK, "v3", NEW)
-    Editor(path).remove_version(MOCK, "v3")
+    versions.add_version(Editor(path), MOCK, "v3", NEW)
+    versions.remove_version(Editor(path), MOCK, "v3")
 
     assert path.read_bytes() == text.encode(encoding)
 
@@ -471,11 +549,11 @@ def test_a_pin_that_nobody_follows_is_taken_out(tmp_path: Path) -> None:
     text = a_text(STYLES["blocks"])
     path = as_file(tmp_path, text)
 
-    edit = Editor(path).remove_pin(MOCK)
+    edit = pins.remove_pin(Editor(path), MOCK)
 
     assert path.read_text() == text.replace("      pin: v2\n", "")
     assert (edit.old, edit.new) == ("v2", None)
-    assert not Editor(path).remove_pin(MOCK).is_written
+    assert not pins.remove_pin(Editor(path), MOCK).is_written
 
 
 def test_a_pin_that_a_mount_follows_is_not_taken_out(tmp_path: Path) -> None:
@@ -483,7 +561,7 @@ def test_a_pin_that_a_mount_follows_is_not_taken_out(tmp_path: Path) -> None:
     path = as_file(tmp_path, text)
 
     with pytest.raises(BadRequest, match=r"cannot remove the pin of auth/mock .*has no pin"):
-        Editor(path).remove_pin(MOCK)
+        pins.remove_pin(Editor(path), MOCK)
     assert path.read_text() == text
 
 
@@ -495,10 +573,10 @@ def test_a_pin_in_braces_is_taken_out_and_put_back(tmp_path: Path, pin: str) -> 
     )
     before = path.read_bytes()
 
-    Editor(path).set_pin(MOCK, "v2")
-    Editor(path).remove_pin(MOCK)
+    pins.set_pin(Editor(path), MOCK, "v2")
+    pins.remove_pin(Editor(path), MOCK)
     assert b"pin" not in path.read_bytes()
-    Editor(path).undo_pin(MOCK, "v2", None)
+    pins.undo_pin(Editor(path), MOCK, "v2", None)
 
     assert path.read_bytes() == (before if pin else before.replace(b"{versions", b"{pin: v2, versions"))
 
@@ -507,15 +585,15 @@ def test_an_undo_is_refused_where_the_pin_is_another_one_by_now(tmp_path: Path) 
     path = as_file(tmp_path, a_text(STYLES["blocks"]))
 
     with pytest.raises(Conflict, match="it is v2 now, and v1 is what plugind wrote last"):
-        Editor(path).undo_pin(MOCK, "v0", "v1")
-    assert Editor(path).undo_pin(MOCK, "v1", "v2").new == "v1"
+        pins.undo_pin(Editor(path), MOCK, "v0", "v1")
+    assert pins.undo_pin(Editor(path), MOCK, "v1", "v2").new == "v1"
 
 
 def test_an_undo_to_a_version_that_is_no_more_is_refused(tmp_path: Path) -> None:
     path = as_file(tmp_path, a_text(STYLES["blocks"]))
 
     with pytest.raises(BadRequest, match="it has no such version"):
-        Editor(path).undo_pin(MOCK, "v9", "v2")
+        pins.undo_pin(Editor(path), MOCK, "v9", "v2")
 
 
 def test_who_may_refuse_a_write_is_asked_right_before_it(tmp_path: Path) -> None:
@@ -528,12 +606,12 @@ def test_who_may_refuse_a_write_is_asked_right_before_it(tmp_path: Path) -> None
         raise Conflict("not now")
 
     with pytest.raises(Conflict, match="not now"):
-        Editor(path).set_pin(MOCK, "v1", refuse)
+        pins.set_pin(Editor(path), MOCK, "v1", refuse)
     assert path.read_text() == text
     assert [(edit.old, edit.new) for edit in asked] == [("v2", "v1")]
-    Editor(path).set_pin(MOCK, "v2", refuse)
+    pins.set_pin(Editor(path), MOCK, "v2", refuse)
     with pytest.raises(BadRequest):
-        Editor(path).set_pin(MOCK, "v9", refuse)
+        pins.set_pin(Editor(path), MOCK, "v9", refuse)
     assert len(asked) == 1
 
 
@@ -541,9 +619,9 @@ def test_a_bad_catalog_is_not_edited(tmp_path: Path) -> None:
     path = as_file(tmp_path, a_text(STYLES["blocks"]) + "extra: 1\n")
 
     for edit in (
-        lambda: Editor(path).add_version(MOCK, "v3", NEW),
-        lambda: Editor(path).remove_version(MOCK, "v0"),
-        lambda: Editor(path).remove_pin(MOCK),
+        lambda: versions.add_version(Editor(path), MOCK, "v3", NEW),
+        lambda: versions.remove_version(Editor(path), MOCK, "v0"),
+        lambda: pins.remove_pin(Editor(path), MOCK),
     ):
         with pytest.raises(CatalogInvalid):
             edit()
