@@ -1,6 +1,7 @@
 """Guarantee 4: a bad version never takes a mount down."""
 
 import re
+from pathlib import Path
 
 import pytest
 from harness import Plugind, is_alive
@@ -11,6 +12,7 @@ import os, socket, time
 socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
 time.sleep(1000)
 """
+MOUNT = {"root": {"auth/mock": "{plugin: auth/mock}"}}
 FAST = "stop: {timeout: 500ms}\nready: {timeout: 700ms}"
 
 
@@ -132,6 +134,59 @@ def test_the_next_reload_tries_the_pin_again(plugind: Plugind) -> None:
     assert answer.data["mounts"][0]["result"] == "reloaded"
     row = daemon.rows()["root:auth/mock"]
     assert (row["version"], row["rolled_back_from"]) == ("v2", None)
+
+
+def test_what_comes_back_has_its_own_arguments_environment_and_limits(plugind: Plugind) -> None:
+    good, bad = plugind.plugin("good", SLEEPER), plugind.plugin("bad", "#!/bin/sh\nexit 3\n")
+    plugind.write({"v1": (good, []), "v2": (bad, ["--two"])}, MOUNT, "v1", SETTLES)
+    plugind.edit("args: []", "args: [--one], env: {LEVEL: one}, limits: {nofile: 77}, umask: '027'")
+    plugind.edit('["--two"]', '["--two"], env: {LEVEL: two}, limits: {nofile: 99}')
+    plugind.start()
+    before = _made_of(plugind)
+    plugind.edit("pin: v1", "pin: v2")
+
+    [row] = plugind.reload().data["mounts"]
+
+    assert row["result"] == "rolled_back"
+    assert row["old_pid"] != row["new_pid"]
+    assert _made_of(plugind) == before
+    assert (before[1], before[2]) == ("LEVEL=one", "77")
+
+
+def _made_of(daemon: Plugind) -> tuple[str, str, str, str]:
+    """Command line, LEVEL, open files and umask, once the shell has come to its end."""
+    proc = Path(f"/proc/{daemon.rows()['root:auth/mock']['pid']}")
+    daemon.until(lambda: "sleep" in (proc / "cmdline").read_text())
+    files = next(
+        line for line in (proc / "limits").read_text().splitlines() if line.startswith("Max open files")
+    )
+    level = next(name for name in (proc / "environ").read_text().split("\0") if name.startswith("LEVEL="))
+    umask = next(line for line in (proc / "status").read_text().splitlines() if line.startswith("Umask"))
+    return (proc / "cmdline").read_text(), level, files.split()[3], umask
+
+
+def test_the_next_plugind_ends_a_trial_and_what_comes_back_is_treated_as_when_it_worked(
+    plugind: Plugind,
+) -> None:
+    good, bad = plugind.plugin("good", SLEEPER), plugind.plugin("bad", SLEEPER + "# never ready\n")
+    plugind.write({"v1": (good, []), "v2": (bad, [])}, MOUNT, "v1", "stop: {timeout: 500ms}")
+    text = plugind.catalog.read_text()
+    at = text.index("        v2: {") + len("        v2: {")
+    plugind.catalog.write_text(f"{text[:at]}ready: {{kind: notify, timeout: 3s}}, {text[at:]}")
+    plugind.start()
+    plugind.edit("pin: v1", "pin: v2")
+    plugind.reload(wait=False)
+    plugind.until(lambda: plugind.rows()["root:auth/mock"]["version"] == "v2")
+    memory = plugind.folder / "state" / "mounts.json"
+    plugind.until(lambda: '"policies":{' in memory.read_text())
+    plugind.kill()
+
+    plugind.start(ready=False)
+
+    plugind.until(lambda: plugind.rows()["root:auth/mock"]["state"] == "ready")
+    now = plugind.rows()["root:auth/mock"]
+    assert (now["version"], now["rolled_back_from"]) == ("v1", "v2")
+    assert now["reason"].startswith("rolled back from v2: not ready in 3s: ")
 
 
 def test_a_bad_version_halts_the_reload_and_the_other_mounts_stay_as_they_are(plugind: Plugind) -> None:

@@ -88,6 +88,7 @@ class Stage:
         self.daemon = daemon
         self.commands: dict[str, Path] = {}
         self.seen: dict[str, Seen] = {}
+        self.pinned = ""
         self._bad = daemon.folder / "bad"
         self._bad.mkdir()
         self._held = held
@@ -99,7 +100,8 @@ class Stage:
         self._write_catalog()
         self.daemon.start()
         before = self.daemon.pids()
-        self.daemon.catalog.write_text(self.daemon.catalog.read_text().replace("pin: v1", "pin: v2"))
+        self.pinned = self.daemon.catalog.read_text().replace("pin: v1", "pin: v2")
+        self.daemon.catalog.write_text(self.pinned)
         names = [*BOTH, *(way.name for way in reversed(TODAY))]  # what takes longest before the rest
         with ThreadPoolExecutor(AT_ONCE) as pool:
             answers = dict(zip(names, pool.map(self.daemon.reload, names), strict=True))
@@ -263,6 +265,17 @@ def test_where_the_former_one_does_not_work_either_both_reasons_are_told(stage: 
     assert (seen.row["result"], seen.row["old_version"], seen.row["new_version"]) == ("failed", "v1", None)
     assert (seen.after["state"], seen.after["pid"]) == ("failed", None)
     assert stage.shown(name, seen.after["reason"]) == BOTH[name]
+
+
+def test_the_pins_are_what_they_were_and_a_plan_shows_the_drift(stage: Stage) -> None:
+    plan = stage.daemon.call("GET", "supervisor/plan").data["mounts"]
+
+    assert stage.daemon.catalog.read_text() == stage.pinned
+    assert {
+        (row["action"], row["running_version"], row["wanted_version"])
+        for row in plan
+        if row["plugin"] != "auth/forger" and row["plugin"].removeprefix("auth/") not in BOTH
+    } == {("replace", "v1", "v2")}
 
 
 def test_nothing_of_a_bad_version_is_left(stage: Stage) -> None:
