@@ -39,8 +39,11 @@ class Held:
 
     def keep(self, launch: Launch, descriptor: int) -> None:
         """Hold what was opened for `launch`; where descriptors are scarce, do not."""
-        with suppress(OSError):
-            self._add(launch, [os.dup(descriptor)])
+        try:
+            copies = [os.dup(descriptor)]
+        except OSError:
+            copies = []
+        self._add(launch, copies)
 
     def recall(self, launch: Launch, pid: int) -> None:
         """Hold what may be the file of a process that another plugind started: its path's, and what it runs.
@@ -60,7 +63,8 @@ class Held:
                     found[status.st_dev, status.st_ino] = descriptor
                 else:
                     os.close(descriptor)
-        self._add(launch, list(found.values()))
+        if found:
+            self._add(launch, list(found.values()))
 
     def find(
         self, launch: Launch, digest: Digest, identity_of: Callable[[os.stat_result], Identity]
@@ -79,7 +83,7 @@ class Held:
         """All of them, for the next plugind in this process; this one has them no more."""
         with self._lock:
             files, self._files = self._files, {}
-        return tuple(HandedFile(*key, descriptors) for key, descriptors in files.items())
+        return tuple(HandedFile(*key, descriptors) for key, descriptors in files.items() if descriptors)
 
     def keep_only(self, launches: Iterable[Launch]) -> None:
         """Let go of the files of all other launches."""
@@ -92,8 +96,11 @@ class Held:
     def _add(self, launch: Launch, descriptors: list[int]) -> None:
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _SHARE
         with self._lock:
-            if self.has(launch) or launch.sha256 is None or any(each >= most for each in descriptors):
-                for descriptor in descriptors:
+            kept = [each for each in descriptors if each < most and not self.has(launch)]
+            for descriptor in descriptors:
+                if descriptor not in kept:
                     os.close(descriptor)
-            elif descriptors:
-                self._files[launch.command, launch.sha256] = tuple(descriptors)
+            if (
+                launch.sha256 is not None
+            ):  # also where there is none: it was tried, and costs no start any more
+                self._files.setdefault((launch.command, launch.sha256), tuple(kept))
