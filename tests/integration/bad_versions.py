@@ -2,11 +2,13 @@
 
 `why` is the whole message, with the file written FILE, the folder of the test DIR, the instance ID, who runs
 the test ME, and what differs from run to run N. Where it begins with `refused: `, nothing may be killed.
+For people it is written down: `python tests/integration/bad_versions.py > docs/bad-versions.md`.
 """
 
 import os
 import struct
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -413,3 +415,78 @@ WAYS = (
         stays=True,
     ),
 )
+
+BOTH = {
+    "takes-the-licence-with-it": (
+        "v2: ended before it was ready: exit 3; and back on v1: ended before it was ready: exit 1"
+    ),
+    "overwrites-the-former-one": (
+        "v2: ended before it was ready: exit 3; and back on v1: "
+        "cannot run auth/overwrites-the-former-one v1: DIR/former has SHA-256 N…, "
+        "the catalog says N…: the file was changed, or the catalog was not"
+    ),
+}
+"""Ways in which both versions fail, and what is said of the two."""
+
+PAGE = """# What is said of a bad version
+
+Ways in which a new version can be bad, and what the answer to a reload says of each. Each line is tested with
+a plugin of its own (tests/bad/), against a daemon with real processes; this page is made from the test's own
+table.
+
+FILE is the file of the new version, DIR a folder, ID an instance, ME the user that plugind runs as, N what
+differs from case to case. In front of what is refused stand the line of the catalog, the plugin, the version and
+the mount; beside what is rolled back, the last lines of its log.
+"""
+SECTIONS: tuple[tuple[str, str, Callable[[Bad], bool]], ...] = (
+    (
+        "Refused",
+        "Nothing is stopped; the version before runs on, with the same pid.",
+        lambda way: way.is_refused,
+    ),
+    (
+        "Ended before it was ready",
+        "The version before was stopped, and runs again.",
+        lambda way: not (way.is_refused or way.stays or way.late or way.beside),
+    ),
+    (
+        "Not ready in time",
+        "The same.",
+        lambda way: way.stays and not (way.late or way.beside),
+    ),
+    (
+        "Ready, and not for long",
+        "The answer had said `reloaded`; history and status are amended, and the version before runs again.",
+        lambda way: way.late,
+    ),
+    (
+        "With `order: start_first`",
+        "The version before was not stopped at all.",
+        lambda way: way.beside,
+    ),
+)
+
+
+def page() -> str:
+    """docs/bad-versions.md."""
+    lines = [PAGE]
+    for title, what, belongs in SECTIONS:
+        rows = [(way.name, way.why.removeprefix("refused: ")) for way in WAYS if belongs(way)]
+        lines += [f"## {title}", "", what, "", *_table(rows), ""]
+    lines += [
+        "## Both versions fail",
+        "",
+        "Nothing runs; both reasons are told.",
+        "",
+        *_table([*BOTH.items()]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _table(rows: list[tuple[str, str]]) -> list[str]:
+    return ["| tests/bad/ | what is said |", "| --- | --- |", *(f"| {name} | {why} |" for name, why in rows)]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bad_versions import EARLY, FILES, IS_ROOT, MADE, READY, WAYS, Bad
-from harness import DEADLINE, Answer, Plugind, is_alive, processes_below, send
+from bad_versions import BOTH, EARLY, FILES, IS_ROOT, MADE, READY, WAYS, Bad, page
+from harness import DEADLINE, ROOT, Answer, Plugind, is_alive, processes_below, send
 
 from supervisor.host.cgroupmount import controllers_in, own_folder
 
@@ -43,17 +43,6 @@ while True:
     pieces.append(bytearray(1 << 20))
 """
 MOUNTS = ("namespaces:", "  root:", "    mounts:", "      auth/mock: {plugin: auth/mock}")
-BOTH = {
-    "takes-the-licence-with-it": (
-        "v2: ended before it was ready: exit 3; and back on v1: ended before it was ready: exit 1"
-    ),
-    "overwrites-the-former-one": (
-        "v2: ended before it was ready: exit 3; and back on v1: "
-        "cannot run auth/overwrites-the-former-one v1: DIR/former has SHA-256 N…, "
-        "the catalog says N…: the file was changed, or the catalog was not"
-    ),
-}
-"""Ways in which both versions fail, and what is said of the two."""
 PLACE = own_folder()[0]
 AT_ONCE = 8
 TODAY = [way for way in WAYS if IS_ROOT or not way.root]
@@ -276,6 +265,10 @@ def test_the_pins_are_what_they_were_and_a_plan_shows_the_drift(stage: Stage) ->
         for row in plan
         if row["plugin"] != "auth/forger" and row["plugin"].removeprefix("auth/") not in BOTH
     } == {("replace", "v1", "v2")}
+
+
+def test_the_page_for_people_says_what_is_tested_here() -> None:
+    assert (ROOT / "docs/bad-versions.md").read_text() == page()
 
 
 def test_nothing_of_a_bad_version_is_left(stage: Stage) -> None:
