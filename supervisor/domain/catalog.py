@@ -72,9 +72,17 @@ class Listener(msgspec.Struct, frozen=True):
 
     kind: Literal["stream", "datagram"]
     address: str
+    """As `addresses.parsed` reads it."""
     name: str
+    """In LISTEN_FDNAMES."""
     mode: int | None = None
+    """Of a Unix socket's file; None is 0666, as for systemd."""
     backlog: int | None = None
+    """None is as many as the kernel allows."""
+
+    @property
+    def shown(self) -> str:
+        return self.address if self.kind == "stream" else f"{self.kind} {self.address}"
 
 
 class Launch(msgspec.Struct, frozen=True, cache_hash=True):

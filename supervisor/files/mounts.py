@@ -2,12 +2,14 @@
 
 from typing import Any, Final
 
+from supervisor.domain.addresses import Taken, parsed
 from supervisor.domain.catalog import MountSpec
 from supervisor.domain.errors import BadRequest
 from supervisor.domain.names import NAME_RULE, PLUGIN_TYPES, ROOT, MountKey, Namespace, PluginRef, shortened
 from supervisor.files import fields as f
 from supervisor.files.faults import Faults, Page
 from supervisor.files.layers import SETTINGS, Layer
+from supervisor.files.listeners import probes_of, says_nothing
 from supervisor.files.plugins import PluginReader, VersionDraft, version_name
 from supervisor.files.yaml import Mapping, Node, Scalar
 
@@ -42,7 +44,7 @@ class MountReader:
         self._plugins = plugins
         self._drafts = plugins.drafts
         self._places: dict[Namespace, dict[str, tuple[Page, Scalar]]] = {}
-        self._listening: dict[tuple[str, str], MountKey] = {}
+        self._listening: Taken[tuple[MountKey, str]] = Taken()
         self._plugin_names: list[str] | None = None
         self.mounts: dict[MountKey, MountSpec] = {}
         self.namespaces: set[Namespace] = {ROOT}
@@ -151,9 +153,15 @@ class MountReader:
         own: Layer = values
         launch, policies = version.resolve(page, key, own) if own else version.resolved()
         for listener in launch.listen:
-            first = self._listening.setdefault((listener.kind, listener.address), mount)
-            if first != mount:
-                page.fault(key, f"{listener.address} is already listened on for {first}")
+            first = self._listening.add(listener.kind, parsed(listener.address), (mount, listener.address))
+            if first is not None and first[0] != mount:
+                instead = f", as {first[1]}" if first[1] != listener.address else ""
+                page.fault(key, f"{listener.address} is already listened on for {first[0]}{instead}")
+        if launch.listen:
+            for what, probe in probes_of(policies):
+                if says_nothing(probe, launch.listen):
+                    why = "plugind holds that socket, and a connection succeeds before the plugin runs"
+                    page.fault(key, f"{what} of kind {probe.kind} says nothing at {probe.address}: {why}")
         self.mounts[mount] = MountSpec(mount, launch, policies, has_own_version, page.mark(key))
 
     def finish(self) -> None:

@@ -686,16 +686,16 @@ BAD = [
     Bad(
         "a listener of two kinds",
         READY,
-        '      listen: [{stream: "localhost:1", datagram: "localhost:1"}]\n',
+        '      listen: [{stream: "127.0.0.1:1", datagram: "127.0.0.1:1"}]\n',
         ('8:16: a listener needs one of "stream" and "datagram"',),
     ),
     Bad(
         "a listener twice",
         READY,
-        '      listen: ["localhost:1", "localhost:1"]\n',
+        '      listen: ["127.0.0.1:1", "127.0.0.1:1"]\n',
         (
-            "8:31: localhost:1 is listed twice",
-            "20:7: localhost:1 is already listened on for auth/mock/ in root",
+            "8:31: 127.0.0.1:1 is listed twice",
+            "20:7: 127.0.0.1:1 is already listened on for auth/mock/ in root",
         ),
     ),
     Bad(
@@ -710,8 +710,42 @@ BAD = [
     Bad(
         "an address that two mounts listen on",
         "kv: {plugin: secret/kv, version: v1}",
-        'kv: {plugin: secret/kv, version: v1, listen: ["localhost:7"]}\n      kw: {plugin: secret/kv, version: v1, listen: ["localhost:7"]}',
-        ("18:7: localhost:7 is already listened on for kv/ in root",),
+        'kv: {plugin: secret/kv, version: v1, listen: ["127.0.0.1:7"]}\n      kw: {plugin: secret/kv, version: v1, listen: ["127.0.0.1:7"]}',
+        ("18:7: 127.0.0.1:7 is already listened on for kv/ in root",),
+    ),
+    Bad(
+        "an address that covers another mount's",
+        "kv: {plugin: secret/kv, version: v1}",
+        'kv: {plugin: secret/kv, version: v1, listen: ["0.0.0.0:7"]}\n      kw: {plugin: secret/kv, version: v1, listen: ["10.0.0.1:7"]}',
+        ("18:7: 10.0.0.1:7 is already listened on for kv/ in root, as 0.0.0.0:7",),
+    ),
+    Bad(
+        "two listeners that exclude each other",
+        "kv: {plugin: secret/kv, version: v1}",
+        'kv: {plugin: secret/kv, version: v1, listen: ["7", "[::1]:7"]}',
+        ("17:58: [::1]:7 and [::]:7 exclude each other",),
+    ),
+    Bad(
+        "a probe that plugind itself would answer",
+        "kv: {plugin: secret/kv, version: v1}",
+        'kv: {plugin: secret/kv, version: v1, listen: ["7"], ready: {kind: tcp, address: "localhost:7"}}',
+        (
+            (
+                "17:7: ready of kind tcp says nothing at localhost:7: plugind holds that socket, and a "
+                "connection succeeds before the plugin runs"
+            ),
+        ),
+    ),
+    Bad(
+        "a listener at a host's name",
+        "kv: {plugin: secret/kv, version: v1}",
+        'kv: {plugin: secret/kv, version: v1, listen: ["localhost:7"]}',
+        (
+            (
+                '17:53: "localhost:7" cannot be listened on: it is no address: write "127.0.0.1:7000", '
+                '"[::1]:7000", "7000" (of all addresses), "/run/x.sock" or "@name"'
+            ),
+        ),
     ),
     Bad("an alias", "pin: v2", "pin: *x", ("4:12: aliases are not allowed: write out what *x means",)),
     Bad("an anchor", "pin: v2", "pin: &x v2", ("4:12: anchors are not allowed: remove &x",)),
