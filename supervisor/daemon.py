@@ -76,8 +76,8 @@ class Daemon:
         self._told = asyncio.Event()
         self._ends = self._leaves = False
         self.is_begun = False
-        self.fifos = given.fifos
-        """Of a daemon that could not begin: what it was given of logs, or has by now."""
+        self.left_over = given.fifos, given.listeners
+        """Of a daemon that could not begin: what it was given of logs and listeners, or has by now."""
         self._errand: Errand | None = None
 
     async def run(self) -> Legacy | None:
@@ -139,7 +139,7 @@ class Daemon:
             watcher.stop()
             await server.stop(2.0)
             if self._given.tries and not self.is_begun:
-                self.fifos = parts.left_of_logs()
+                self.left_over = parts.left_over()
             parts.close()
 
     async def _decided(self, parts: Parts) -> None:
@@ -290,8 +290,11 @@ def served(given: Given) -> Legacy | None:
                 raise
             log.error("legacy_refused", reason="; ".join(map(str, group.exceptions)))
             if given.legacy is not None:
-                drop(replace(given.legacy, fifos=()))
-            given = dataclasses.replace(given, legacy=None, fifos=daemon.fifos, tries=given.tries - 1)
+                drop(replace(given.legacy, fifos=(), listeners=()))
+            fifos, listeners = daemon.left_over
+            given = dataclasses.replace(
+                given, legacy=None, fifos=fifos, listeners=listeners, tries=given.tries - 1
+            )
             threading.Event().wait(PAUSE)
 
 

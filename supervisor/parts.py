@@ -18,7 +18,16 @@ from supervisor.api.listeners import try_tcp, try_unix
 from supervisor.api.server import Server
 from supervisor.domain.catalog import Settings
 from supervisor.domain.errors import CatalogInvalid, Refused, Unavailable
-from supervisor.domain.legacy import Errand, Expected, HandedFifo, HandedNode, Legacy, Places, Sockets
+from supervisor.domain.legacy import (
+    Errand,
+    Expected,
+    HandedFifo,
+    HandedListener,
+    HandedNode,
+    Legacy,
+    Places,
+    Sockets,
+)
 from supervisor.engine.node import About, Facilities, Node
 from supervisor.files.binaries import Binaries
 from supervisor.files.catalog_file import CatalogFile
@@ -54,11 +63,13 @@ class Given:
     """What the plugind before this one in the same process left."""
     fifos: tuple[HandedFifo, ...] = ()
     """The same of logs, which go on also where the rest is of no use."""
+    listeners: tuple[HandedListener, ...] = ()
+    """The same of plugins' listeners: whoever waits in their backlogs waits on."""
     tries: int = 0
     """How often to begin anew without the legacy, where the machine refuses something."""
 
     def after(self, legacy: Legacy) -> "Given":
-        return replace(self, legacy=legacy, fifos=legacy.fifos, tries=TRIES)
+        return replace(self, legacy=legacy, fifos=legacy.fifos, listeners=legacy.listeners, tries=TRIES)
 
 
 class Parts:
@@ -75,7 +86,7 @@ class Parts:
         runtime, state, logs_dir = map(Path, (settings.runtime_dir, settings.state_dir, settings.log_dir))
         self.settings = settings
         self._claims: list[Claim] = []
-        self._fifos = given.fifos
+        self._fifos, self._listeners = given.fifos, given.listeners
         self.logs = Logs(runtime / "logs", logs_dir, settings.logs)
         records = InstanceRecords(runtime / "instances")
         self.cgroups = Cgroups(runtime, is_wanted=settings.cgroups == "auto")
@@ -106,6 +117,7 @@ class Parts:
             Facilities(
                 loop,
                 self.instances,
+                self.instances.listeners,
                 Remains(self.instances, records),
                 Binaries((str(runtime), str(state), str(logs_dir)), self.held),
                 self.logs,
@@ -147,11 +159,13 @@ class Parts:
         self.logs.start()
         fifos, self._fifos = self._fifos, ()
         self.logs.take(fifos)
+        listeners, self._listeners = self._listeners, ()
+        self.instances.listeners.take_over(listeners)
         self.history.load()
 
-    def left_of_logs(self) -> tuple[HandedFifo, ...]:
-        """What is not written of logs by now, where nothing else goes over."""
-        return self._fifos or self.logs.leave()
+    def left_over(self) -> tuple[tuple[HandedFifo, ...], tuple[HandedListener, ...]]:
+        """What is not written of logs by now, and plugins' listeners, where nothing else goes over."""
+        return self._fifos or self.logs.leave(), self._listeners or self.instances.listeners.leave()
 
     def left(self, errand: Errand, sockets: Sockets, node: HandedNode) -> Legacy:
         """What the next plugind in this process gets; this one has the folders no more."""
@@ -161,6 +175,7 @@ class Parts:
             sockets=sockets,
             node=node,
             fifos=self.logs.leave(),
+            listeners=self.instances.listeners.leave(),
             claims=tuple(claim.release() for claim in claims),
             files=self.instances.plugin_files,
             held=self.held.leave(),

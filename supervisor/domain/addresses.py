@@ -14,12 +14,20 @@ LONGEST_PATH: Final = 107
 """Bytes of sun_path, without its NUL. Source: unix(7)."""
 MOST: Final = 64
 """Listeners of a mount: each is a descriptor of plugind, and one of the plugin."""
+FIRST: Final = 3
+"""The descriptor by which a plugin gets the first one. Source: sd_listen_fds(3)."""
 HIGHEST_PORT: Final = 65535
+_MANY: Final = 4 * (FIRST + MOST)
 _IPV6: Final = re.compile(r"\[([0-9a-fA-F:.]+)(?:%([\w.-]+))?\]:([0-9]{1,5})(?:%([\w.-]+))?", re.ASCII)
 _IPV4: Final = re.compile(r"([0-9.]+):([0-9]{1,5})", re.ASCII)
 _PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
 _HOW: Final = 'write "127.0.0.1:7000", "[::1]:7000", "7000" (of all addresses), "/run/x.sock" or "@name"'
 T = TypeVar("T")
+
+
+def floor(most: int) -> int:
+    """The lowest number that a plugin gets no listener by, of a plugind that has so many descriptors."""
+    return FIRST + MOST if most >= _MANY else max(FIRST + 1, most // 4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,18 @@ class HandedFile(msgspec.Struct, frozen=True):
     descriptors: tuple[int, ...]
 
 
+class HandedListener(msgspec.Struct, frozen=True):
+    """A listener that is held for mounts."""
+
+    kind: str
+    address: str
+    fd: int
+    file: tuple[int, int] | None = None
+    """Device and inode of a Unix socket's file."""
+    mounts: tuple[tuple[str, str], ...] = ()
+    """Namespace and path of each that needs it."""
+
+
 class Errand(msgspec.Struct, frozen=True, kw_only=True):
     """The upgrade itself, as it was asked for."""
 
@@ -152,6 +164,7 @@ class Legacy(msgspec.Struct, frozen=True, kw_only=True):
     sockets: Sockets
     node: HandedNode = HandedNode()
     fifos: tuple[HandedFifo, ...] = ()
+    listeners: tuple[HandedListener, ...] = ()
     claims: tuple[int, ...] = ()
     """Of runtime_dir and state_dir."""
     files: tuple[int, int]
@@ -164,8 +177,9 @@ class Legacy(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def descriptors(self) -> tuple[int, ...]:
+        of_mounts = (*(fifo.fd for fifo in self.fifos), *(listener.fd for listener in self.listeners))
         held = (descriptor for file in self.held for descriptor in file.descriptors)
-        return (*self.sockets.descriptors, *self.claims, *(fifo.fd for fifo in self.fifos), *held)
+        return (*self.sockets.descriptors, *self.claims, *of_mounts, *held)
 
 
 class _Head(msgspec.Struct):

@@ -14,6 +14,7 @@ from supervisor.engine.ports import (
     History,
     HoldFile,
     Journal,
+    Listeners,
     Logs,
     Memory,
     P,
@@ -29,6 +30,7 @@ class Facilities(Generic[P]):
 
     clock: Clock
     processes: Processes[P]
+    listeners: Listeners
     remains: Remains[P]
     binaries: Binaries
     logs: Logs

@@ -104,6 +104,9 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
             spec for key, spec in catalog.mounts.items() if key not in kept and (left is None or key in left)
         ]
         await self._start([(spec, left[spec.key] if left is not None else None) for spec in specs])
+        for actor in self._actors.values():
+            actor.hold()
+        self._world.listeners.keep_only([key for key, actor in self.items() if actor.listens])
         return troubles
 
     def _adopt(self, found: Found[P], policies: Policies, handed: HandedMount | None) -> None:

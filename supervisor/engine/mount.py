@@ -11,7 +11,7 @@ from typing import Any, Generic
 
 import structlog
 
-from supervisor.domain.catalog import Launch
+from supervisor.domain.catalog import Launch, Listener
 from supervisor.domain.errors import PlugindError, SpawnRefused
 from supervisor.domain.events import (
     Action,
@@ -42,6 +42,7 @@ from supervisor.domain.events import (
 )
 from supervisor.domain.legacy import HandedMount
 from supervisor.domain.lifecycle import transition
+from supervisor.domain.listening import NONE, kept_open
 from supervisor.domain.mount import Mount, Phase
 from supervisor.domain.names import MountKey, Seconds
 from supervisor.engine.feed import Transition
@@ -75,6 +76,8 @@ class MountActor(Generic[P]):
         self._answers: dict[str, asyncio.Future[Ended]] = {}
         self.is_closing = False
         """plugind is ending: nothing is started any more."""
+        self.listens: frozenset[Listener] = NONE
+        """What is held open for it."""
         self._left = False
 
     @property
@@ -147,12 +150,20 @@ class MountActor(Generic[P]):
         instance = self.mount.instance or before.instance
         pid = self._pids.get(instance.generation) if instance else None
         self.history.append(self._world.feed.publish(before, event, self.mount, actions, now, pid))
+        self.hold()  # before anything is answered: who hears that it is stopped is refused from then on
         for action in actions:
             self._perform(action)
         if before.policies is not self.mount.policies and instance is not None:
             launch = instance.launch
             if before.policies_of(launch).liveness != self.mount.policies_of(launch).liveness:
                 self._configured()
+
+    def hold(self) -> None:
+        """Keep the listeners of the mount open that it may still need, and no others."""
+        listens = kept_open(self.mount)
+        if listens != self.listens:
+            self.listens = listens
+            self._world.listeners.keep(self.key, listens)
 
     def _remember(self) -> None:
         try:

@@ -66,7 +66,7 @@ class Node:
         self._tasks = tasks
         self._started_at = datetime.now(UTC)
         self._staging = Staging(facilities.file)
-        self._preflight = Preflight(facilities.binaries, facilities.processes)
+        self._preflight = Preflight(facilities.binaries, facilities.listeners, facilities.processes)
         self._chronicle = Chronicle(facilities.clock, facilities.journal, tasks, self._rings)
         self._feed = Feed(self._tell, about.handed.number if about.handed is not None else 0)
         self._succession = Succession(about, facilities.successor, facilities.clock)
@@ -77,6 +77,7 @@ class Node:
             World(
                 facilities.clock,
                 facilities.processes,
+                facilities.listeners,
                 facilities.binaries,
                 facilities.logs,
                 facilities.memory,
@@ -167,7 +168,11 @@ class Node:
             catalog=self._staging.state(),
             counts=views.counts(self._fleet.phases()),
             uses=dict(self._about.uses),
-            warnings=[*self._warnings, *self._has.processes.unclaimed()],
+            warnings=[
+                *self._warnings,
+                *self._has.processes.unclaimed(),
+                *self._has.listeners.troubles(),
+            ],
             holds=self.holding.seen_from(ROOT),
             upgrade=self._succession.last,
         )
@@ -319,7 +324,12 @@ class Node:
         return [replace(job, frozen=why) if (why := frozen.get(job.key)) else job for job in jobs]
 
     async def _begin(self, data: ReloadData, jobs: Sequence[Job], options: Options) -> Reload:
-        jobs = await self._preflight.fit(jobs, partial=options.partial)
+        owner = None if options.dry_run else data.reload_id
+        try:
+            jobs = await self._preflight.fit(jobs, partial=options.partial, owner=owner)
+        except BaseException:
+            self._has.listeners.release(data.reload_id)
+            raise
         reload = Reload(data, jobs, options, self._has.clock, self._signs)
         if options.dry_run:
             currents = self._fleet.currents()
@@ -336,7 +346,7 @@ class Node:
                     # before the first kill: a next plugind must know what worked, should this one die now
                     await self._has.memory.flush()
                     await self._reports.note(reload)
-            await reload.run(self._done, self._about.parallel)
+            await reload.run(self._done, self._about.parallel, self._has.listeners.release)
             await self._reports.ended(reload)
         except Exception:
             # a request's edge: what broke in one reload costs no other
@@ -344,7 +354,10 @@ class Node:
 
     async def _done(self, job: Job, command: str) -> Ended:
         before = self._rolled_back_from(job.key)
-        ended = await self._fleet.do(job, command)
+        try:
+            ended = await self._fleet.do(job, command)
+        finally:
+            self._has.listeners.release(command, job.key)
         if job.spec is None:
             self._former_files.look_soon()
         if job.spec is None or self._rolled_back_from(job.key) != before:

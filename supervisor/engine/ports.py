@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from supervisor.domain.catalog import Admitted, Catalog, Launch, MountSpec, Policies
+from supervisor.domain.catalog import Admitted, Catalog, Launch, Listener, MountSpec, Policies
+from supervisor.domain.errors import Fault
 from supervisor.domain.events import Exit, Instance
 from supervisor.domain.holds import Hold
 from supervisor.domain.legacy import Errand
@@ -130,6 +131,37 @@ class Processes(Protocol[P]):
 
     def usage(self, process: P) -> tuple[float, int] | None:
         """CPU seconds and bytes of memory of the main process."""
+        ...
+
+
+class Listeners(Protocol):
+    """Sockets that are held open for mounts, over all their instances."""
+
+    def check(self, specs: Iterable[MountSpec], leaving: Collection[MountKey]) -> list[Fault]:
+        """What of `specs` could not be opened now, where it is not held yet. Nothing is left open.
+
+        What is held for a mount that is `leaving` is no hindrance: the next one has it then.
+        """
+        ...
+
+    def reserve(self, owner: str, specs: Iterable[MountSpec], leaving: Collection[MountKey]) -> list[Fault]:
+        """Open what is not held yet, and hold it until `release`: all of it, or, with faults, none."""
+        ...
+
+    def release(self, owner: str, key: MountKey | None = None) -> None:
+        """What `owner` reserved, for one mount or all, and no mount took is closed."""
+        ...
+
+    def keep(self, key: MountKey, listeners: Collection[Listener]) -> None:
+        """Close what is held for this mount and is none of these, unless somebody else has it."""
+        ...
+
+    def keep_only(self, keys: Collection[MountKey]) -> None:
+        """Close what is held for any other mount."""
+        ...
+
+    def troubles(self) -> list[str]:
+        """What people should know of listeners that are not held as they should be."""
         ...
 
 

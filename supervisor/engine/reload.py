@@ -138,8 +138,8 @@ class Reload:
         self._data.mounts = list(self._rows.values())
         return self._data
 
-    async def run(self, do: Do, parallel: int) -> None:
-        """Do every job, `parallel` at a time, until too many failed."""
+    async def run(self, do: Do, parallel: int, release: Callable[[str], None] = lambda _: None) -> None:
+        """Do every job, `parallel` at a time, until too many failed; then `release` what was reserved."""
         try:
             canaries = [job for job in self._jobs if job.is_a_trial][: self._options.canary]
             await self._some(do, canaries, parallel)
@@ -150,6 +150,7 @@ class Reload:
             tried = {job.key for job in canaries}
             await self._some(do, [job for job in self._jobs if job.key not in tried], parallel)
         finally:
+            release(self.reload_id)
             self._finish()
 
     async def _watch_canaries(self) -> None:

@@ -52,6 +52,7 @@ def instance_row(
         has_own_version=bool(spec and spec.has_own_version),
         stopped_by=mount.held.who if mount.held else None,
         rolled_back_from=_rolled_back_from(mount, spec),
+        listen=[listener.shown for listener in launch.listen] if launch else [],
         cpu_seconds=used[0] if used else None,
         memory_bytes=used[1] if used else None,
     )

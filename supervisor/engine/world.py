@@ -12,7 +12,7 @@ from supervisor.domain.events import Outcome
 from supervisor.domain.names import MountKey, Seconds
 from supervisor.engine.feed import Feed
 from supervisor.engine.pace import Pace
-from supervisor.engine.ports import Binaries, Clock, Logs, Memory, P, Processes
+from supervisor.engine.ports import Binaries, Clock, Listeners, Logs, Memory, P, Processes
 
 
 def command_id(verb: str) -> str:
@@ -48,6 +48,7 @@ class World(Generic[P]):
 
     clock: Clock
     processes: Processes[P]
+    listeners: Listeners
     binaries: Binaries
     logs: Logs
     memory: Memory

@@ -5,6 +5,7 @@ One that was replaced or deleted is, as the descriptor keeps it; one that was wr
 run instead of what stands at its path is decided in `binaries.py`.
 """
 
+import fcntl
 import os
 import resource
 import stat
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
+from supervisor.domain.addresses import floor
 from supervisor.domain.catalog import Identity, Launch
 from supervisor.domain.legacy import HandedFile
 
@@ -100,7 +102,19 @@ class Held:
             for descriptor in descriptors:
                 if descriptor not in kept:
                     os.close(descriptor)
-            if (
-                launch.sha256 is not None
-            ):  # also where there is none: it was tried, and costs no start any more
-                self._files.setdefault((launch.command, launch.sha256), tuple(kept))
+            if launch.sha256 is not None:
+                # also where there is none: it was tried, and costs no start any more
+                self._files.setdefault((launch.command, launch.sha256), tuple(map(_apart, kept)))
+
+
+def _apart(descriptor: int) -> int:
+    """The same at a number that is no listener's in a plugin, which may be run from it by that number."""
+    lowest = floor(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    if descriptor >= lowest:
+        return descriptor
+    try:
+        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)
+    except OSError:  # there is none: better a low one than none
+        return descriptor
+    os.close(descriptor)
+    return moved

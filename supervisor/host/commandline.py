@@ -1,8 +1,9 @@
 """The argv of a plugin, with what has to happen before its first instruction in front of it.
 
-One helper, sh(1), does all that a shell can: cgroup, oom_score_adj, umask, folder and limits. nice(1)
-and setpriv(1) follow only where they are asked for. Each execs the next, so the pid stays, and what
-fails ends the start with a line in the plugin's log. What cannot be applied is refused before: `refusal`.
+One helper, sh(1), does all that a shell can: cgroup, oom_score_adj, umask, folder, LISTEN_PID and limits.
+nice(1) and setpriv(1) follow only where they are asked for. Each execs the next, so the pid stays, and
+what fails ends the start with a line in the plugin's log. What cannot be applied is refused before:
+`refusal`.
 """
 
 import os
@@ -48,6 +49,8 @@ def command_line(launch: Launch, uid: int, gid: int, cgroup: str = "") -> list[s
     if launch.cwd != "/":
         words.append(launch.cwd)
         steps.append(f'cd "${len(words)}"')
+    if launch.listen:  # the shell's pid is that of what it execs: sd_listen_fds(3)
+        steps.append("export LISTEN_PID=$$")
     steps += _limited(launch.limits)  # last: they bind the shell too
     if not steps:
         return argv

@@ -47,7 +47,9 @@ class Helpers:
         async def run(command: Sequence[str]) -> int:
             account = account_of(instance.launch)
             env = environment(key, instance, account, f"{self._folders}/{instance.id}", {})
-            launch = msgspec.structs.replace(instance.launch, command=command[0], args=tuple(command[1:]))
+            launch = msgspec.structs.replace(
+                instance.launch, command=command[0], args=tuple(command[1:]), listen=()
+            )
             argv = command_line(launch, account.uid, account.gid, limiting(cgroup))
             starts = self._started(argv, env, self._logs.open(key), mark, is_helper=True)
             return await self._status(starts, mark)

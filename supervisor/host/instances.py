@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from supervisor.domain.addresses import FIRST
 from supervisor.domain.catalog import Admitted, Launch, Policies, Probe
 from supervisor.domain.errors import Cannot, SpawnRefused
 from supervisor.domain.events import Instance
@@ -23,7 +24,6 @@ from supervisor.host.folders import OF_INSTANCES, impediment, make_folder, remov
 from supervisor.host.helpers import Helpers
 from supervisor.host.identity import (
     Scarce,
-    current_boot_id,
     is_alive,
     is_child,
     is_scarcity,
@@ -31,14 +31,25 @@ from supervisor.host.identity import (
     uid_of,
     usage_of,
 )
+from supervisor.host.listeners import Listeners
 from supervisor.host.logs import Logs
 from supervisor.host.orphans import Mark, Marks, Orphans, descendants, instance_of, number_of
 from supervisor.host.own import look
 from supervisor.host.probes import ReadyProbe, Subject, prepare_both, reconsidered
 from supervisor.host.processes import Children, Handle, Main
-from supervisor.host.records import InstanceRecord, InstanceRecords
+from supervisor.host.records import InstanceRecord, InstanceRecords, intended
 from supervisor.host.running import Running
-from supervisor.host.spawn import OpenFile, Spawner, account_of, check_identity, environment, own_account
+from supervisor.host.sockets import floor
+from supervisor.host.spawn import (
+    Given,
+    OpenFile,
+    Spawner,
+    account_of,
+    check_identity,
+    environment,
+    listen_environment,
+    own_account,
+)
 from supervisor.host.survivors import Survivors
 from supervisor.host.trees import Trees
 
@@ -68,6 +79,7 @@ class Instances:
         self._trees = Trees(Orphans(self.children))
         self.helpers = Helpers(self._spawner, self.children, logs, self._folders)
         self.survivors = Survivors()
+        self.listeners = Listeners()
 
     def open(self) -> None:
         """Be ready to spawn: folders, the limit of descriptors. What died before is not reaped yet."""
@@ -84,12 +96,13 @@ class Instances:
 
     def close(self) -> None:
         self.children.unwatch()
+        self.listeners.close()
         self._spawner.close()
         self.cgroups.close()
 
     def unsupported(self, launch: Launch) -> str | None:
-        if launch.listen:
-            return "held listeners (`listen`) are not supported by this version"
+        if launch.listen and FIRST + len(launch.listen) > min(self.plugin_files[0], floor()):
+            return f"plugind has too few descriptors to hand over {len(launch.listen)}: see ulimit -n"
         return refusal(launch) or self.cgroups.refusal(launch.limits)
 
     def impediment(self) -> str | None:
@@ -134,7 +147,9 @@ class Instances:
             probes = self._probes(key, instance, policies, mark, cgroup)
             asked = {name: value for probe in probes if probe for name, value in probe.env.items()}
             env = environment(key, instance, account, folder, asked)
-            record = _record(key, instance, mark)
+            listening = self.listeners.take(key, instance.id, launch.listen, (account.uid, account.gid))
+            env.update(listen_environment(launch.listen))
+            record = intended(key, instance, mark, self.listeners.recorded(launch.listen))
             self._records.intend(record)  # first: a crash after the spawn would leave a stranger
             self._logs.mark(key, instance.id, "begin", record.started_at)
             open_file = None
@@ -143,7 +158,8 @@ class Instances:
                 launch = msgspec.structs.replace(launch, command=open_file.path)
             check_identity(launch.command, file.identity if file is not None else None)
             argv = command_line(launch, account.uid, account.gid, limiting(cgroup))
-            main = self.children.add(await self._spawner.spawn(argv, env, output, mark, open_file))
+            given = Given(listening, open_file)
+            main = self.children.add(await self._spawner.spawn(argv, env, output, mark, given))
         except (Cannot, OSError) as error:
             self._give_back(instance, mark, folder, probes, cgroup)
             if isinstance(error, SpawnRefused) and (error.transient or not is_scarcity(error)):
@@ -182,6 +198,9 @@ class Instances:
         main = self.children.add(handle, is_child=is_child(record.pid))
         folder, since = self._folder(instance.id), handle.ticks
         mark = Mark(instance.id, record.mark, main.pid, folder, adopted=True, since=since, cgroup=cgroup)
+        if record.launch.listen:
+            pids = (main.pid, *descendants([main.pid]))
+            self.listeners.adopt(record.key, instance.id, record.launch.listen, record.sockets, pids)
         return self._running(record, instance, main, probes, uid_of(record.pid), mark)
 
     def _folder(self, instance: InstanceId) -> str:
@@ -286,6 +305,7 @@ class Instances:
         for probe in probes or ():
             if probe is not None:
                 probe.close()
+        self.listeners.given_back(instance.id)
         self._marks.give_back(mark)
         self.cgroups.give_back(cgroup)
         try:
@@ -304,19 +324,6 @@ class Instances:
                 return False
 
         return Subject(pid, folder, uid, belongs)
-
-
-def _record(key: MountKey, instance: Instance, mark: int) -> InstanceRecord:
-    return InstanceRecord(
-        id=instance.id,
-        namespace=str(key.namespace),
-        mount=key.path,
-        generation=instance.generation,
-        boot_id=current_boot_id(),
-        launch=instance.launch,
-        started_at=datetime.now(UTC).timestamp(),
-        mark=mark,
-    )
 
 
 def is_ready_at_once(probe: Probe) -> bool:

@@ -63,6 +63,7 @@ class Program:
     """What is to be started: `output` is opened as stdout and stderr, /dev/null as stdin.
 
     `path` is what is executed, by default the first of `argv`; `inherited` a descriptor that it keeps.
+    The sockets of `listening`, none of which has a low number, become 3, 4 and so on.
 
     Raises:
         SpawnRefused: A word cannot be handed to a program.
@@ -78,6 +79,7 @@ class Program:
         *,
         path: str = "",
         inherited: int | None = None,
+        listening: Sequence[int] = (),
     ) -> None:
         self._argv = _words(argv)
         self._path = os.fsencode(path) if path else self._argv[0]
@@ -90,6 +92,8 @@ class Program:
         _HELD.posix_spawn_file_actions_adddup2(self._actions, 1, 2)
         if inherited is not None:  # to itself: then it is not closed by the exec
             _HELD.posix_spawn_file_actions_adddup2(self._actions, inherited, inherited)
+        for number, descriptor in enumerate(listening, 3):
+            _HELD.posix_spawn_file_actions_adddup2(self._actions, descriptor, number)
 
     def start(self, *, lock: bool) -> int:
         """Its pid; without `lock` other threads go on meanwhile. Raises OSError."""

@@ -8,6 +8,7 @@ The folder is on tmpfs and written at every start of a process, so nothing is sy
 import errno
 import os
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -15,6 +16,7 @@ import msgspec
 
 from supervisor.domain.catalog import Identity, Launch
 from supervisor.domain.errors import BadRequest, Cannot
+from supervisor.domain.events import Instance
 from supervisor.domain.names import InstanceId, MountKey, Namespace
 from supervisor.host.identity import current_boot_id, is_scarcity
 from supervisor.host.wholefile import (
@@ -31,6 +33,17 @@ SET_ASIDE: Final = "set-aside"
 MOST_BYTES: Final = 16 << 20
 """A Launch is bounded by what execve takes (2 MiB), and by JSON's escapes."""
 MOST_SET_ASIDE: Final = 200
+
+
+class RecordedSocket(msgspec.Struct, frozen=True):
+    """A listener that the instance was handed, as the next plugind finds it among its descriptors."""
+
+    kind: str
+    address: str
+    inode: int
+    """Of the socket: what /proc/PID/fd shows."""
+    file: tuple[int, int] | None = None
+    """Device and inode of a Unix socket's file."""
 
 
 class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +69,7 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool = False
     ready_at: float | None = None
     """Wall clock, for people."""
+    sockets: tuple[RecordedSocket, ...] = ()
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -66,6 +80,23 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> MountKey:
         return MountKey(Namespace.parse(self.namespace), self.mount)
+
+
+def intended(
+    key: MountKey, instance: Instance, mark: int, sockets: tuple[RecordedSocket, ...]
+) -> InstanceRecord:
+    """The record of an instance that is about to be spawned."""
+    return InstanceRecord(
+        id=instance.id,
+        namespace=str(key.namespace),
+        mount=key.path,
+        generation=instance.generation,
+        boot_id=current_boot_id(),
+        launch=instance.launch,
+        started_at=datetime.now(UTC).timestamp(),
+        mark=mark,
+        sockets=sockets,
+    )
 
 
 class _Header(msgspec.Struct):

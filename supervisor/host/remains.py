@@ -79,6 +79,9 @@ class Remains:
         for record in records:
             if record.id in survived:  # the record stays: the next plugind has to know it too
                 self._instances.survivors.add(record.key, survived[record.id])
+        for record in records:
+            if record.id not in {*adopted, *survived}:
+                self._instances.listeners.ended(record.sockets)
         self._adopted_ids = adopted
         self._dead = [record.id for record in records if record.id not in {*adopted, *survived}]
         troubles += _tell_unseen([record for record in records if record.id not in adopted | marked.keys()])

@@ -1,7 +1,7 @@
 """From a Launch to a process: posix_spawn, with one exec helper in front only where the launch asks for it.
 
 No Python code runs between fork and exec. What the child has: a session of its own, stdin /dev/null,
-no inherited descriptors but 0, 1 and 2, an empty signal mask, default handlers, umask 022 and
+no inherited descriptors but 0, 1, 2 and its listeners, an empty signal mask, default handlers, umask 022 and
 cwd `/` (plugind's own, set in daemon.py), and a clean environment.
 """
 
@@ -12,13 +12,13 @@ import os
 import pwd
 import resource
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Final, NoReturn
 
-from supervisor.domain.catalog import FromFile, Identity, Launch
+from supervisor.domain.catalog import FromFile, Identity, Launch, Listener
 from supervisor.domain.errors import Cannot, SpawnRefused
 from supervisor.domain.events import Instance
 from supervisor.domain.names import MountKey
@@ -97,6 +97,16 @@ def environment(
     return env
 
 
+def listen_environment(listen: Sequence[Listener]) -> dict[str, str]:
+    """What tells a program of the sockets that it was handed; LISTEN_PID is set by the helper in front.
+
+    Source: sd_listen_fds(3).
+    """
+    if not listen:
+        return {}
+    return {"LISTEN_FDS": str(len(listen)), "LISTEN_FDNAMES": ":".join(listener.name for listener in listen)}
+
+
 def _read_value(name: str, value: FromFile) -> str:
     try:
         text = Path(value.path).read_text(encoding="utf-8")
@@ -123,11 +133,25 @@ class OpenFile:
         """
         return f"/proc/{os.getpid() if self.is_own else 'self'}/fd/{self.descriptor}"
 
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Descriptors of plugind's that a program gets."""
+
+    listening: tuple[int, ...] = ()
+    file: OpenFile | None = None
+    """What is run: its path stands in `argv`; where it comes first the program is told its old name."""
+
     def program(self, argv: list[str], env: Mapping[str, str], output: str) -> Program:
-        """`argv`, which has the path; where it comes first the program is told its old name."""
-        inherited = None if self.is_own else self.descriptor
-        words = [self.name if argv[0] == self.path else argv[0], *argv[1:]]
-        return Program(words, env, output, path=argv[0], inherited=inherited)
+        file = self.file
+        if file is None:
+            return Program(argv, env, output, listening=self.listening)
+        words = [file.name if argv[0] == file.path else argv[0], *argv[1:]]
+        inherited = None if file.is_own else file.descriptor
+        return Program(words, env, output, path=argv[0], inherited=inherited, listening=self.listening)
+
+
+NOTHING: Final = Given()
 
 
 class Spawner:
@@ -161,18 +185,18 @@ class Spawner:
         env: Mapping[str, str],
         output: str,
         mark: int,
-        file: OpenFile | None = None,
+        given: Given = NOTHING,
     ) -> Handle:
         """Start `argv`, whose stdout and stderr are `output`, opened read-write by the child.
 
-        With `file` its path stands in `argv` somewhere.
+        It inherits what is `given` and no other descriptor.
 
         Raises:
             SpawnRefused: No process came to be.
 
         Source: posix_spawn(3).
         """
-        program = Program(argv, env, output) if file is None else file.program(argv, env, output)
+        program = given.program(argv, env, output)
         self._under_way += 1
         try:
             if self._files == self.plugin_files:

@@ -14,7 +14,7 @@ from supervisor.files import layers, mounts, plugins, settings
 from supervisor.files.load import load_catalog
 from supervisor.files.settings import load_settings
 
-REFUSED_YET = {"listen", "memory", "cpu", "pids"}
+REFUSED_YET = {"memory", "cpu", "pids"}
 A_RELOAD = """\
 ```console
 $ pluginctl reload

@@ -18,7 +18,15 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from supervisor.domain.catalog import Launch, Policies, Probe, ReloadPolicy, RestartPolicy, StopPolicy
+from supervisor.domain.catalog import (
+    Launch,
+    Listener,
+    Policies,
+    Probe,
+    ReloadPolicy,
+    RestartPolicy,
+    StopPolicy,
+)
 from supervisor.domain.events import (
     Adopted,
     Answer,
@@ -48,13 +56,23 @@ from supervisor.domain.events import (
     TreeSurvived,
 )
 from supervisor.domain.lifecycle import transition
+from supervisor.domain.listening import kept_open
 from supervisor.domain.memory import StoppedBy
 from supervisor.domain.mount import Mount, Phase
 from supervisor.domain.names import MountKey, Namespace, PluginRef, instance_id
 
 KEY = MountKey(Namespace(), "auth/mock")
 REF = PluginRef("auth", "mock-plugin")
-V1, V2, V3 = (Launch(REF, f"v{number}", f"/bin/mock-{number}", "0" * 64) for number in (1, 2, 3))
+V1, V2, V3 = (
+    Launch(
+        REF,
+        f"v{number}",
+        f"/bin/mock-{number}",
+        "0" * 64,
+        listen=(Listener("stream", f"/run/{number}", "x"),),
+    )
+    for number in (1, 2, 3)
+)
 BY_HAND = StoppedBy("uid 0", 1.0)
 POLICIES = tuple(
     Policies(
@@ -294,6 +312,8 @@ class World:
             if isinstance(action, Spawn):
                 its_time = isinstance(event, TimerFired) and event.name == "backoff"
                 require(its_time or after.current is not None, "a restart nobody asked for took no turn")
+                was_held = kept_open(before).issuperset(action.instance.launch.listen)
+                require(was_held or isinstance(event, Start | Reload), "its listeners were closed before")
             self._perform(action, before)
         self._check()
 
@@ -389,6 +409,8 @@ class World:
         kept += mount.queued.commands if mount.queued else ()
         require(len(kept) == len(set(kept)), "a command is kept twice")
         require(waiting == set(kept), f"of {waiting} it remembers {kept}")
+        held = {listener.address for listener in kept_open(mount)}
+        require(not held or mount.phase not in {Phase.STOPPED, Phase.FAILED}, "at rest, but it listens")
         for instance in (mount.instance, mount.incoming, mount.outgoing):
             if instance is not None:
                 self._is_cared_for(self.processes[instance.generation])

@@ -19,6 +19,7 @@ from supervisor.domain.catalog import (
     Catalog,
     Identity,
     Launch,
+    Listener,
     Liveness,
     Mark,
     MountSpec,
@@ -307,6 +308,61 @@ class FakeProcesses:
 
     def usage(self, process: FakeProcess) -> tuple[float, int] | None:
         return None if process.status else (1.5, 4096)
+
+
+class FakeListeners:
+    """Holds addresses; nobody else has any but those that are `taken`."""
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set()
+        """Addresses that somebody else has."""
+        self.users: defaultdict[str, set[MountKey]] = defaultdict(set)
+        """Mounts by the addresses that are held for them."""
+        self.reserved: dict[str, dict[MountKey, set[str]]] = {}
+        self.kept: list[set[str]] = []
+        """What mounts were to keep, in turn."""
+
+    @property
+    def open(self) -> set[str]:
+        reserved = [one for mounts in self.reserved.values() for one in mounts.values()]
+        return {address for address, users in self.users.items() if users}.union(*reserved)
+
+    def check(self, specs: Iterable[MountSpec], leaving: Collection[MountKey]) -> list[Fault]:
+        return [
+            Fault(spec.mark.file, spec.mark.line, spec.mark.column, f"cannot run {spec.key}: {one.address}")
+            for spec in specs
+            for one in spec.launch.listen
+            if one.address in self.taken or self.users[one.address] - {spec.key, *leaving}
+        ]
+
+    def reserve(self, owner: str, specs: Iterable[MountSpec], leaving: Collection[MountKey]) -> list[Fault]:
+        specs = list(specs)
+        faults = self.check(specs, leaving)
+        if not faults:
+            found = {spec.key: {one.address for one in spec.launch.listen} for spec in specs}
+            self.reserved.setdefault(owner, {}).update(found)
+        return faults
+
+    def release(self, owner: str, key: MountKey | None = None) -> None:
+        reserved = self.reserved.get(owner, {})
+        for one in [one for one in reserved if key in {None, one}]:
+            del reserved[one]
+
+    def keep(self, key: MountKey, listeners: Collection[Listener]) -> None:
+        wanted = {one.address for one in listeners}
+        self.kept.append(wanted)
+        for address, users in self.users.items():
+            if address not in wanted:
+                users.discard(key)
+        for address in wanted & self.open:
+            self.users[address] = self.users[address] or {key}
+
+    def keep_only(self, keys: Collection[MountKey]) -> None:
+        for users in self.users.values():
+            users &= set(keys)
+
+    def troubles(self) -> list[str]:
+        return []
 
 
 @dataclass
@@ -693,10 +749,12 @@ class Bench:
     def __post_init__(self) -> None:
         self.processes = FakeProcesses(self.clock)
         self.binaries, self.logs, self.memory = FakeBinaries(), FakeLogs(), FakeMemory()
+        self.listeners = FakeListeners()
         self.feed = Feed(self.told.append)
         world = World(
             self.clock,
             self.processes,
+            self.listeners,
             self.binaries,
             self.logs,
             self.memory,
@@ -740,6 +798,7 @@ class House:
         self.tasks = tasks
         self.clock = FakeClock()
         self.processes = FakeProcesses(self.clock)
+        self.listeners = FakeListeners()
         self.remains = FakeRemains()
         self.binaries = FakeBinaries()
         self.logs = FakeLogs()
@@ -768,6 +827,7 @@ class House:
             Facilities(
                 self.clock,
                 self.processes,
+                self.listeners,
                 self.remains,
                 self.binaries,
                 self.logs,

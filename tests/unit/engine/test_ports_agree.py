@@ -24,6 +24,7 @@ from engine_fakes import (
     FakeFound,
     FakeHistory,
     FakeJournal,
+    FakeListeners,
     FakeLogs,
     FakeMemory,
     FakeProcess,
@@ -37,7 +38,7 @@ from engine_fakes import (
 )
 from msgspec.structs import replace
 
-from supervisor.domain.catalog import Launch, LogPolicy, MountSpec, Policies, Probe
+from supervisor.domain.catalog import Launch, Listener, LogPolicy, MountSpec, Policies, Probe
 from supervisor.domain.errors import Cannot, CatalogInvalid, PlugindError, SpawnRefused, TargetUnfit
 from supervisor.domain.events import Exit, Instance
 from supervisor.domain.memory import Remembered, StoppedBy
@@ -51,6 +52,7 @@ from supervisor.host.history import History
 from supervisor.host.identity import Scarce
 from supervisor.host.instances import Instances
 from supervisor.host.journal import Journal
+from supervisor.host.listeners import Listeners
 from supervisor.host.logs import Logs
 from supervisor.host.memory import Memory
 from supervisor.host.processes import Handle
@@ -409,6 +411,87 @@ def test_what_is_asked_for_and_can_be_had_is_supported(tmp_path: Path) -> None:
 
     assert real.unsupported(V1) is None
     assert FakeProcesses(FakeClock()).unsupported(V1) is None
+
+
+# --- listeners
+
+
+class Harbour:
+    """What holds sockets, and one who wants them."""
+
+    def __init__(self, listeners: ports.Listeners, folder: Path) -> None:
+        self.listeners = listeners
+        self._folder = folder
+
+    def spec(self, path: str, *names: str) -> MountSpec:
+        listen = tuple(Listener("stream", f"{self._folder}/{name}", name) for name in names)
+        return a_spec(path, replace(V1, listen=listen))
+
+    def take(self, name: str) -> None:
+        """By somebody else."""
+        if isinstance(self.listeners, FakeListeners):
+            self.listeners.taken.add(f"{self._folder}/{name}")
+        else:
+            Path(self._folder, name).touch()
+
+    @property
+    def open(self) -> set[str]:
+        if isinstance(self.listeners, FakeListeners):
+            return {Path(address).name for address in self.listeners.open}
+        return {path.name for path in self._folder.iterdir() if path.is_socket()}
+
+
+@pytest.fixture(params=["fake", "real"])
+def harbour(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harbour]:
+    if request.param == "fake":
+        yield Harbour(FakeListeners(), tmp_path)
+    else:
+        real = Listeners()
+        yield Harbour(real, tmp_path)
+        real.close()
+
+
+def test_what_is_reserved_stays_open_for_the_mount_that_keeps_it(harbour: Harbour) -> None:
+    spec = harbour.spec("auth/a", "one", "two")
+
+    assert harbour.listeners.check([spec], ()) == []
+    assert harbour.open == set()
+    assert harbour.listeners.reserve("r1", [spec], ()) == []
+    assert harbour.open == {"one", "two"}
+    harbour.listeners.keep(spec.key, spec.launch.listen[:1])
+    harbour.listeners.release("r1", a_key("auth/b"))
+    assert harbour.open == {"one", "two"}
+    harbour.listeners.release("r1", spec.key)
+    assert harbour.open == {"one"}
+    harbour.listeners.keep(spec.key, ())
+    assert harbour.open == set()
+
+
+def test_with_one_fault_nothing_is_reserved_and_each_is_told(harbour: Harbour) -> None:
+    first, second = harbour.spec("auth/a", "one", "two"), harbour.spec("auth/b", "three")
+    for name in ("two", "three"):
+        harbour.take(name)
+
+    faults = harbour.listeners.reserve("r1", [first, second], ())
+
+    assert ["auth/a/" in faults[0].message, "auth/b/" in faults[1].message] == [True, True]
+    assert harbour.open == set()
+    harbour.listeners.release("r1")
+
+
+def test_what_one_mount_has_is_no_others_unless_that_one_leaves(harbour: Harbour) -> None:
+    first, second = harbour.spec("auth/a", "one"), harbour.spec("auth/b", "one")
+    harbour.listeners.reserve("r1", [first], ())
+    harbour.listeners.keep(first.key, first.launch.listen)
+    harbour.listeners.release("r1")
+
+    assert len(harbour.listeners.reserve("r2", [second], ())) == 1
+    assert harbour.listeners.reserve("r3", [second], {first.key}) == []
+    harbour.listeners.keep_only([])
+    assert harbour.open == {"one"}
+    harbour.listeners.release("r3")
+    assert harbour.open == set()
+    assert harbour.listeners.troubles() == []
 
 
 # --- what is remembered

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from engine_fakes import V1, V2, FakeBinaries, FakeClock, FakeProcesses, a_key, a_spec
+from engine_fakes import V1, V2, FakeBinaries, FakeClock, FakeListeners, FakeProcesses, a_key, a_spec
+from msgspec import structs
 
+from supervisor.domain.catalog import Listener
 from supervisor.domain.errors import TargetUnfit, Unavailable
 from supervisor.engine.preflight import Preflight
 from supervisor.engine.reload import Job
@@ -21,8 +23,13 @@ def processes() -> FakeProcesses:
 
 
 @pytest.fixture
-def preflight(binaries: FakeBinaries, processes: FakeProcesses) -> Preflight:
-    return Preflight(binaries, processes)
+def listeners() -> FakeListeners:
+    return FakeListeners()
+
+
+@pytest.fixture
+def preflight(binaries: FakeBinaries, listeners: FakeListeners, processes: FakeProcesses) -> Preflight:
+    return Preflight(binaries, listeners, processes)
 
 
 A = Job(a_key("auth/a"), "reload", "auth/mock", a_spec("auth/a", V1, line=1))
@@ -75,6 +82,42 @@ async def test_what_starts_nothing_needs_no_file(
     ]
 
     assert await preflight.fit(jobs, partial=partial) == jobs
+
+
+L = structs.replace(V1, listen=(Listener("stream", "127.0.0.1:7", "listen0"),))
+C = Job(a_key("auth/c"), "reload", "auth/mock", a_spec("auth/c", L, line=3))
+
+
+async def test_listeners_are_reserved_last_and_for_somebody_only(
+    preflight: Preflight, binaries: FakeBinaries, listeners: FakeListeners
+) -> None:
+    await preflight.fit([C], partial=False)
+    assert listeners.reserved == {}
+    binaries.unfit[V2.command] = "it does not exist"
+    with pytest.raises(TargetUnfit):
+        await preflight.fit([B, C], partial=False, owner="r1")
+    assert listeners.reserved == {}
+
+    await preflight.fit([C], partial=False, owner="r1")
+
+    assert listeners.reserved == {"r1": {a_key("auth/c"): {"127.0.0.1:7"}}}
+
+
+async def test_an_address_that_is_taken_is_a_fault_beside_the_others(
+    preflight: Preflight, binaries: FakeBinaries, listeners: FakeListeners
+) -> None:
+    listeners.taken.add("127.0.0.1:7")
+    binaries.unfit[V2.command] = "it does not exist"
+
+    with pytest.raises(TargetUnfit) as caught:
+        await preflight.fit([B, C], partial=False, owner="r1")
+    first, second = await preflight.fit([A, C], partial=True, owner="r1")
+
+    assert [fault.line for fault in caught.value.faults] == [2, 3]
+    assert (first.refusal, second.refusal) == (
+        None,
+        "catalog.yaml:3:3: cannot run auth/c/ in root: 127.0.0.1:7",
+    )
 
 
 async def test_with_partial_each_job_carries_its_own_reason(
