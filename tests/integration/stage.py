@@ -8,6 +8,7 @@ them, the talker, writes numbered lines; so who runs and what was logged is know
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -187,9 +188,14 @@ class Stage:
         two = "yes" if "start_first" in self.settings else ""
         env = f"STAGE: {self.folder}, TWO: '{two}'"
         specs = {
-            f"auth/{name}": f"{{plugin: auth/mock, env: {{NAME: {name}, {env}}}}}" for name in self.mounts
+            f"auth/{name}": f"{{plugin: auth/mock, listen: [{door}], env: {{NAME: {name}, {env}}}}}"
+            for name, door in ((name, self.door(name)) for name in self.mounts)
         }
         self.plugind.write(self.versions, {"root": specs}, self.pin, self.settings)
+
+    def door(self, name: str) -> Path:
+        """The socket that plugind holds for a mount."""
+        return self.folder / f"{name}.sock"
 
     # --- the life of the daemon
 
@@ -321,6 +327,12 @@ class Stage:
                 found.append(f"{name} has the processes {sorted(pids)}, not {expected}")
             if row is not None and row["pid"] is not None and row["pid"] not in pids:
                 found.append(f"{name}: {row['pid']} does not hold its lock")
+        for name in {*rows, "m0", "m1", "m2", "talk"}:
+            is_wanted = name in rows and not rows[name]["stopped_by"]
+            with socket.socket(socket.AF_UNIX) as client:
+                refused = client.connect_ex(str(self.door(name)))
+            if bool(refused) is is_wanted or self.door(name).exists() is not is_wanted:
+                found.append(f"{name}: its socket is{' not' * is_wanted} open ({os.strerror(refused)})")
         found += self._files(wanted, rows)
         if os.waitpid(self.decoy, os.WNOHANG)[0]:
             found.append("the decoy was killed")
