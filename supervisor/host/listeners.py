@@ -7,7 +7,9 @@ What outlives this plugind: over an upgrade everything (`leave`, `take_over`; wh
 gives back can come in by the same door); over its death what living instances have, and allow to be taken.
 """
 
+import errno
 import os
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -31,12 +33,12 @@ _ENDED: Final = "whoever had it ended while no plugind held it"
 _VANISHED: Final = "its file was gone"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Foreign:
-    """What only an instance of a former plugind has."""
+    """What only instances of a former plugind have: one, or with start_first two."""
 
     mount: MountKey
-    instance: InstanceId
+    instances: set[InstanceId]
     file: FileIdentity | None
     why: str
 
@@ -47,6 +49,7 @@ class Listeners:
     def __init__(self) -> None:
         self._held = HeldSockets()
         self._foreign: dict[Name, _Foreign] = {}
+        self._foreign_of: defaultdict[InstanceId, list[Name]] = defaultdict(list)
         self._lost: set[Name] = set()
         """What a former plugind held, and nobody has any more."""
 
@@ -154,8 +157,11 @@ class Listeners:
     def given_back(self, instance: InstanceId) -> None:
         """No process of the instance is left."""
         self._held.given_back(instance)
-        for name in [name for name, foreign in self._foreign.items() if foreign.instance == instance]:
-            self._is_lost(name, self._foreign.pop(name).file)
+        for name in self._foreign_of.pop(instance, ()):
+            foreign = self._foreign[name]
+            foreign.instances.discard(instance)
+            if not foreign.instances:
+                self._is_lost(name, self._foreign.pop(name).file)
 
     def recorded(self, listen: Iterable[Listener]) -> tuple[RecordedSocket, ...]:
         """What the next plugind should know them by."""
@@ -183,13 +189,23 @@ class Listeners:
                 try:
                     descriptor = borrowed(pids, listener, inode, place)
                 except (Cannot, OSError) as error:
-                    self._foreign[name_of(listener)] = _Foreign(key, instance, file, str(error))
+                    foreign = _Foreign(key, set(), file, str(error))
+                    self._foreign.setdefault(name_of(listener), foreign).instances.add(instance)
+                    self._foreign_of[instance].append(name_of(listener))
                     told = {"mount": str(key), "address": listener.shown}
                     log.warning("listener_not_taken_back", **told, reason=str(error))
                     continue
                 held = self._held.add(name_of(listener), descriptor, file)
+                self._is_ours(held)
                 log.info("listener_taken_back", mount=str(key), address=listener.shown)
             self._held.use(held, key)
+            self._held.give(held, instance)
+
+    def _is_ours(self, held: Held) -> None:
+        """What the other instance of the mount did not give, this one has."""
+        foreign = self._foreign.pop(held.name, None)
+        for instance in foreign.instances if foreign is not None else ():
+            self._foreign_of[instance].remove(held.name)
             self._held.give(held, instance)
 
     def ended(self, recorded: Iterable[RecordedSocket]) -> None:
@@ -261,7 +277,8 @@ class Listeners:
         try:
             return act()
         except Cannot as error:
-            ours = self._in_the_way(listener)
+            is_taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+            ours = self._in_the_way(listener) if is_taken else None
             if ours is None:
                 raise
             raise Cannot(

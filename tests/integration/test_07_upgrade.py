@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import BIN, DEADLINE, ROOT, Plugind, UnixConnection, is_alive
+from harness import BIN, DEADLINE, ROOT, Plugind, UnixConnection, is_alive, send
 
 SLEEPER = "#!/bin/sh\nexec sleep 1000\n"
 TALKER = "#!/bin/sh\nn=0\nwhile :; do n=$((n + 1)); echo line $n; sleep 0.01; done\n"
@@ -132,7 +132,12 @@ def held(plugind: Plugind) -> Iterator[Held]:
     )
     plugind.write(
         {"v1": (writer, [])},
-        {"root": {"auth/mock": "{plugin: auth/mock}", "auth/other": "{plugin: auth/mock}"}},
+        {
+            "root": {
+                "auth/mock": "{plugin: auth/mock}",
+                "auth/other": f"{{plugin: auth/mock, listen: [{plugind.folder}/other.sock]}}",
+            }
+        },
         "v1",
         "restart: {backoff: 10ms}",
     )
@@ -666,6 +671,18 @@ def test_nobody_else_can_take_the_socket_and_who_connects_then_is_answered(held:
         assert waits.getresponse().status == 200
 
 
+def waits_on(daemon: Plugind, connection: socket.socket) -> bool:
+    """Whether a connection that nobody has accepted outlives the instance that could."""
+    pid = daemon.pids()["root:auth/other"]
+    send(pid)
+    daemon.until(lambda: daemon.pids()["root:auth/other"] not in {None, pid})
+    connection.settimeout(0)
+    with suppress(BlockingIOError):
+        connection.recv(1)
+        return False
+    return True
+
+
 def test_where_the_exec_fails_the_old_plugind_goes_on(held: Held) -> None:
     daemon = held.daemon
     pids = daemon.pids()
@@ -673,6 +690,8 @@ def test_where_the_exec_fails_the_old_plugind_goes_on(held: Held) -> None:
     connection.request("GET", "/v1/sys/health")
     connection.getresponse().read()
     used = connection.sock
+    waiting = socket.socket(socket.AF_UNIX)
+    waiting.connect(f"{daemon.folder}/other.sock")
     (daemon.folder / "fail").touch()
     held.upgrade()
 
@@ -689,12 +708,16 @@ def test_where_the_exec_fails_the_old_plugind_goes_on(held: Held) -> None:
     held.upgrade()
     assert held.go_on()[0] == 0
     assert daemon.pids() == pids
+    with waiting:
+        assert waits_on(daemon, waiting)
 
 
 def test_where_the_machine_refuses_what_the_new_plugind_needs_it_begins_as_after_a_crash(held: Held) -> None:
     daemon = held.daemon
     pids = daemon.pids()
     before = len(descriptors(pid_of(daemon)))
+    waiting = socket.socket(socket.AF_UNIX)
+    waiting.connect(f"{daemon.folder}/other.sock")
     (daemon.folder / "refuse").touch()
     held.upgrade()
 
@@ -705,10 +728,13 @@ def test_where_the_machine_refuses_what_the_new_plugind_needs_it_begins_as_after
     assert "can't start new thread" in daemon.saw("legacy_refused")["reason"]
     assert daemon.pids() == pids
     daemon.until(lambda: len(descriptors(pid_of(daemon))) <= before)
+    assert not any(entry["event"].startswith("listener_") for entry in daemon.log)
     (daemon.folder / "refuse").unlink()
     held.upgrade()
     assert held.go_on()[0] == 0
     assert daemon.pids() == pids
+    with waiting:
+        assert waits_on(daemon, waiting)
 
 
 def test_a_sigterm_that_comes_then_stops_everything_in_an_orderly_way(held: Held) -> None:

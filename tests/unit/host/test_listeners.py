@@ -271,6 +271,31 @@ def test_one_that_cannot_be_taken_back_stays_its_instances_until_that_is_gone(
     assert is_open(one)
 
 
+def test_of_two_instances_that_have_it_the_last_one_counts(listeners: Listeners, one: Listener) -> None:
+    for instance in (FIRST, SECOND):
+        listeners.adopt(A, instance, [one], (), [])
+
+    listeners.given_back(FIRST)
+    assert len(listeners.troubles()) == 1
+    listeners.given_back(SECOND)
+
+    assert listeners.troubles() == []
+
+
+def test_one_is_had_by_one_and_not_by_the_other(listeners: Listeners, one: Listener) -> None:
+    """Of two instances that overlapped, the second one's process still has the socket."""
+    former = Listeners()
+    former.take(A, FIRST, [one], OWNER)
+    listeners.adopt(A, FIRST, [one], former.recorded([one]), [])
+
+    listeners.adopt(A, SECOND, [one], former.recorded([one]), [os.getpid()])
+
+    former.close()
+    assert listeners.troubles() == []
+    listeners.given_back(FIRST)
+    assert is_open(one)
+
+
 def test_what_nobody_has_after_a_death_leaves_no_file(listeners: Listeners, one: Listener) -> None:
     former = Listeners()
     former.take(A, FIRST, [one], OWNER)
