@@ -435,8 +435,8 @@ a plugin of its own (tests/bad/), against a daemon with real processes; this pag
 table.
 
 FILE is the file of the new version, DIR a folder, ID an instance, ME the user that plugind runs as, N what
-differs from case to case. In front of what is refused stand the line of the catalog, the plugin, the version and
-the mount; beside what is rolled back, the last lines of its log.
+differs from case to case. In front of what is refused stand the line of the catalog, the plugin, the version
+and the mount; beside what is rolled back, the last lines of its log.
 """
 SECTIONS: tuple[tuple[str, str, Callable[[Bad], bool]], ...] = (
     (
