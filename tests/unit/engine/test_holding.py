@@ -1,6 +1,8 @@
 """A hold: what it refuses and touches nothing, what goes on, and what a crash or a start runs meanwhile."""
 
 import asyncio
+import random
+from contextlib import suppress
 
 import pytest
 from engine_fakes import (
@@ -338,3 +340,53 @@ async def test_a_pin_that_is_being_written_is_in_the_file_before_a_hold_is_answe
     await settle()
 
     assert asked.done()
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_whatever_happens_under_a_hold_no_other_version_ever_runs_there(
+    house: House, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311 - to repeat it
+    await held(house, "auth/a", "team-a:auth/b", "team-a:auth/c")
+    keys = [a_key("team-a:auth/b"), a_key("team-a:auth/c")]
+    since = len(house.processes.spawned)
+
+    async def edit() -> None:
+        house.pin(chance.choice(["v1", "v2", "v3"]))
+        await house.node.catalog_changed()
+
+    async def reload() -> None:
+        options = Options(partial=chance.random() < 0.5, canary=chance.randrange(2), canary_for=1)
+        with suppress(Held):
+            await house.node.reload(EVERYWHERE, ROOT, options, ALICE, str(chance.random()))
+
+    async def apply() -> None:
+        with suppress(Held):
+            await house.apply(Options(partial=chance.random() < 0.5))
+
+    async def crash() -> None:
+        for process in house.processes.living()[: chance.randrange(3)]:
+            process.exit(chance.randrange(2))
+
+    async def by_hand() -> None:
+        command = chance.choice([house.node.start, house.node.stop, house.node.restart])
+        house.tasks.create_task(command(chance.choice(keys), BOB))
+
+    async def reboot() -> None:
+        await house.node.leave()
+        await house.memory.flush()
+        for process in house.processes.living():
+            process.exit(signal=9)
+        await settle()
+        await house.begun(house.file.says, proved=False)
+
+    for _ in range(25):
+        await chance.choice([edit, edit, reload, apply, crash, by_hand, reboot])()
+        await house.clock.advance(chance.choice([0, 0.05, 1, 20]))
+
+    await house.clock.advance(100)
+    seen = {one.instance.launch.version for one in house.processes.spawned[since:] if one.key in keys}
+    assert seen <= {"v1"}
+    assert [hold.namespace for hold in house.node.status().holds] == ["team-a"]
+    await house.node.start(keys[0], BOB)
+    assert house.row("team-a:auth/b").version == "v1"
