@@ -181,6 +181,23 @@ def test_pluginctl_shows_it_and_is_refused(held: Plugind) -> None:
     assert pluginctl("hold").stdout == "nothing is held\n"
 
 
+def test_a_namespace_that_is_taken_out_of_the_catalog_stays_until_its_hold_is_released_from_root(
+    held: Plugind,
+) -> None:
+    before = held.pids()
+    text = held.catalog.read_text()
+    held.catalog.write_text(text[: text.index("  team-a:")])
+
+    assert WHY in held.call("POST", "supervisor/apply", {}).error
+    assert held.pids() == before
+    command = [BIN / "pluginctl", "--socket", held.socket, "hold", "--release", "-n", "team-a"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+
+    assert (done.returncode, WHY in done.stdout) == (0, True)
+    assert held.call("POST", "supervisor/apply", {}).status == 200
+    assert set(held.rows()) == {"root:auth/mock"}
+
+
 def test_where_nobody_knows_what_was_held_nothing_is_touched_until_somebody_looks(held: Plugind) -> None:
     before, path = held.pids(), held.folder / "state" / "holds.json"
     held.kill()
