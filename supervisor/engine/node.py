@@ -4,22 +4,20 @@ Here a request becomes jobs for the mounts' actors, after everything that it nee
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
 from supervisor.domain.access import Caller
-from supervisor.domain.catalog import Catalog, Launch
+from supervisor.domain.catalog import Catalog
 from supervisor.domain.errors import NotFound, PlugindError, Unavailable
 from supervisor.domain.legacy import HandedNode
 from supervisor.domain.names import ROOT, MountKey, Namespace, Seconds
-from supervisor.domain.plan import Step, Target, described, diff, select
+from supervisor.domain.plan import Target
 from supervisor.engine import views
-from supervisor.engine.byhand import PATIENCE, ByHand, on_disk
+from supervisor.engine.byhand import ByHand
 from supervisor.engine.chronicle import Chronicle
 from supervisor.engine.editing import Editing
 from supervisor.engine.facilities import About, Facilities
@@ -31,17 +29,14 @@ from supervisor.engine.narrator import narrate, row_of
 from supervisor.engine.pace import Pace
 from supervisor.engine.preflight import Preflight
 from supervisor.engine.reload import (
-    Job,
     Options,
     Reload,
-    Signs,
-    dry_row,
-    job_of,
 )
+from supervisor.engine.reloads import Reloads
 from supervisor.engine.reports import Reports
 from supervisor.engine.staging import Staging
 from supervisor.engine.succession import Succession
-from supervisor.engine.world import Ended, World
+from supervisor.engine.world import World
 from supervisor.wire import (
     InstanceRow,
     MountResult,
@@ -66,7 +61,6 @@ class Node:
         self._tasks = tasks
         self._started_at = datetime.now(UTC)
         self._staging = Staging(facilities.file)
-        self._preflight = Preflight(facilities.binaries, facilities.listeners, facilities.processes)
         self._chronicle = Chronicle(facilities.clock, facilities.journal, tasks, self._rings)
         self._feed = Feed(self._tell, about.handed.number if about.handed is not None else 0)
         self._succession = Succession(about, facilities.successor, facilities.clock)
@@ -92,9 +86,20 @@ class Node:
             facilities.file, self._staging, self.holding, self._may_act, self._fleet.launches
         )
         """What changes the catalog file."""
-        self._signs = Signs(self.holding.why_not, self._fleet.crashes)
         self._former_files = FormerFiles(facilities.clock, facilities.binaries, self._fleet.needed)
-        self._by_hand = ByHand(self._fleet, self._preflight, facilities.memory, self._staging)
+        preflight = Preflight(facilities.binaries, facilities.listeners, facilities.processes)
+        self._by_hand = ByHand(self._fleet, preflight, facilities.memory, self._staging)
+        self._reloads = Reloads(
+            about,
+            facilities,
+            tasks,
+            self._staging,
+            self._fleet,
+            preflight,
+            self.holding,
+            self._reports,
+            self._former_files,
+        )
         self._warnings: list[str] = []
         self._leaving = False
         self._begun = asyncio.Event()
@@ -221,10 +226,7 @@ class Node:
     async def plan(self, namespace: Namespace) -> PlanData:
         """What apply would do now, from the file as it is on disk. Raises CatalogInvalid."""
         await self._begun.wait()
-        catalog = await self._staging.current()
-        rows = [views.plan_row(step, catalog) for step in self._steps(catalog, namespace)]
-        state = self._staging.state()
-        return PlanData(mounts=rows, catalog=state, holds=self.holding.seen_from(namespace))
+        return await self._reloads.plan(namespace)
 
     async def reload(
         self, target: Target, namespace: Namespace, options: Options, caller: Caller, reload_id: str
@@ -235,14 +237,7 @@ class Node:
             Refused: With every fault; no process was touched.
         """
         await self._may_act()
-        catalog = await self._staging.current()
-        specs = [catalog.mounts[key] for key in select(catalog, target, namespace)]
-        jobs = [
-            Job(spec.key, "reload", str(spec.plugin), spec, held_by=self._held_by(spec.key)) for spec in specs
-        ]
-        jobs = self._allowed("reload", jobs, options)
-        data = self._data("reload", described(target, namespace), caller, reload_id, options)
-        return await self._begin(data, jobs, options)
+        return await self._reloads.reload(target, namespace, options, caller, reload_id)
 
     async def apply(self, namespace: Namespace, options: Options, caller: Caller, reload_id: str) -> Ticket:
         """Everything that plan shows for `namespace` and its children.
@@ -251,11 +246,7 @@ class Node:
             Refused: With every fault; no process was touched.
         """
         await self._may_act()
-        catalog = await self._staging.current()
-        jobs = [job_of(step, self._held_by(step.key)) for step in self._steps(catalog, namespace)]
-        jobs = self._allowed("apply", jobs, options, namespace)
-        data = self._data("apply", str(namespace), caller, reload_id, options)
-        return await self._begin(data, jobs, options)
+        return await self._reloads.apply(namespace, options, caller, reload_id)
 
     async def start(self, key: MountKey, caller: Caller) -> MountResult:
         """Run it, whatever it was stopped by. Raises NotFound, TargetUnfit."""
@@ -306,80 +297,6 @@ class Node:
 
     def _rings(self) -> dict[MountKey, Iterable[Transition]]:
         return {key: actor.history for key, actor in self._fleet.items()}
-
-    def _steps(self, catalog: Catalog, namespace: Namespace) -> list[Step]:
-        steps = diff(catalog, self._fleet.currents())
-        return [step for step in steps if namespace.covers(step.key.namespace)]
-
-    def _held_by(self, key: MountKey) -> str | None:
-        actor = self._fleet.get(key)
-        return actor.mount.held.who if actor is not None and actor.mount.held is not None else None
-
-    def _allowed(self, verb: str, jobs: Sequence[Job], options: Options, *asked: Namespace) -> list[Job]:
-        """The jobs, where nothing is held of what was `asked` for; with `partial`, these carry the reason."""
-        frozen = {job.key: self.holding.why_not(job.key) for job in jobs if job.verb != "keep"}
-        if not options.partial:
-            places = [*asked, *(key.namespace for key in frozen)]
-            self.holding.refuse(verb, places, ' (or ask for the rest, with "partial": true)')
-        return [replace(job, frozen=why) if (why := frozen.get(job.key)) else job for job in jobs]
-
-    async def _begin(self, data: ReloadData, jobs: Sequence[Job], options: Options) -> Reload:
-        owner = None if options.dry_run else data.reload_id
-        try:
-            jobs = await self._preflight.fit(jobs, partial=options.partial, owner=owner)
-        except BaseException:
-            self._has.listeners.release(data.reload_id)
-            raise
-        reload = Reload(data, jobs, options, self._has.clock, self._signs)
-        if options.dry_run:
-            currents = self._fleet.currents()
-            reload.rehearse([dry_row(job, currents.get(job.key)) for job in jobs])
-            return reload
-        self._reports.begun(reload)
-        self._tasks.create_task(self._run(reload))
-        return reload
-
-    async def _run(self, reload: Reload) -> None:
-        try:
-            with suppress(TimeoutError):  # a disk that hangs delays a reload, and does not stop it
-                async with asyncio.timeout(PATIENCE):
-                    # before the first kill: a next plugind must know what worked, should this one die now
-                    await self._has.memory.flush()
-                    await self._reports.note(reload)
-            await reload.run(self._done, self._about.parallel, self._has.listeners.release)
-            await self._reports.ended(reload)
-        except Exception:
-            # a request's edge: what broke in one reload costs no other
-            log.exception("reload_broke", reload_id=reload.reload_id)
-
-    async def _done(self, job: Job, command: str) -> Ended:
-        before = self._rolled_back_from(job.key)
-        try:
-            ended = await self._fleet.do(job, command)
-        finally:
-            self._has.listeners.release(command, job.key)
-        if job.spec is None:
-            self._former_files.look_soon()
-        if job.spec is None or self._rolled_back_from(job.key) != before:
-            # before the answer: a next plugind knows what gave way, what did not after all, and what is gone
-            await on_disk(self._has.memory)
-        return ended
-
-    def _rolled_back_from(self, key: MountKey) -> Launch | None:
-        actor = self._fleet.get(key)
-        return None if actor is None else actor.mount.rolled_back_from
-
-    def _data(self, verb: str, target: str, caller: Caller, reload_id: str, options: Options) -> ReloadData:
-        return ReloadData(
-            reload_id=reload_id,
-            verb="apply" if verb == "apply" else "reload",
-            dry_run=options.dry_run,
-            scope=options.scope,
-            target=target,
-            by=caller.name,
-            started_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            node=self.name,
-        )
 
     def _known(self, key: MountKey) -> None:
         if key not in self.catalog.mounts:
