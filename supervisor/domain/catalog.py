@@ -210,6 +210,18 @@ class Catalog:
     mounts: Mapping[MountKey, MountSpec]
     namespaces: frozenset[Namespace]
 
+    def policies_of(self, key: MountKey, launch: Launch) -> Policies:
+        """How an instance of `launch` is treated: by what its version says, also where another one is pinned.
+
+        What the mount itself says is known for the version only that it asks for.
+        """
+        spec, plugin = self.mounts.get(key), self.plugins.get(launch.plugin)
+        is_asked_for = spec is not None and spec.launch.version == launch.version
+        version = plugin.versions.get(launch.version) if plugin is not None and not is_asked_for else None
+        if version is not None:
+            return version.policies
+        return spec.policies if spec is not None else Policies()
+
     def mounts_of(self, plugin: PluginRef) -> Iterator[MountSpec]:
         return (spec for spec in self.mounts.values() if spec.plugin == plugin)
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
+import msgspec
 import structlog
 
 from supervisor.domain import events
@@ -82,7 +83,7 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
         left = None if handed is None else {one.key: one for one in handed}
         self._remembered = dict(self._world.memory.load())
         found, generations, troubles = await remains.living(
-            lambda key, launch: self._remembered_as(key, _policies(catalog, key)).policies_of(launch),
+            lambda key, launch: self._running_as(catalog, key, launch).policies_of(launch),
             lambda seen: (
                 known_launch(seen, catalog.mounts.get(seen.key), self._remembered.get(seen.key))
                 if was_main(seen.instance, seen.pid)
@@ -93,7 +94,8 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
         kept = await one_each(found, self._world.processes)
         remains.clear()
         for key, one in kept.items():
-            self._adopt(one, _policies(catalog, key), (left or {}).get(key))
+            mount = self._running_as(catalog, key, one.instance.launch)
+            self._adopt(one, mount, (left or {}).get(key))
         for one in kept.values():
             self._world.binaries.recall(one.instance.launch, one.process.pid)
         if kept:
@@ -109,8 +111,8 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
         self._world.listeners.keep_only([key for key, actor in self.items() if actor.listens])
         return troubles
 
-    def _adopt(self, found: Found[P], policies: Policies, handed: HandedMount | None) -> None:
-        actor = self._made(found.key, policies)
+    def _adopt(self, found: Found[P], mount: Mount, handed: HandedMount | None) -> None:
+        actor = self._made(mount)
         if handed is not None:
             actor.resume(resumed(actor.mount, handed, lives=True), handed)
         actor.adopt(found.instance, found.process, ready=found.ready)
@@ -149,7 +151,7 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
     def actor(self, spec: MountSpec) -> MountActor[P]:
         """The actor of a mount, which is new if the mount is."""
         found = self._actors.get(spec.key)
-        return found if found is not None else self._made(spec.key, spec.policies)
+        return found if found is not None else self._made(self._remembered_as(spec.key, spec.policies))
 
     def mount(self, spec: MountSpec) -> Mount:
         """The state of a mount, also of one that has no actor yet."""
@@ -226,19 +228,23 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
             self._world.processes.forget(key)
         return ended
 
-    def _made(self, key: MountKey, policies: Policies) -> MountActor[P]:
-        actor = MountActor(self._remembered_as(key, policies), self._world)
+    def _made(self, mount: Mount) -> MountActor[P]:
+        actor = MountActor(mount, self._world)
         actor.is_closing = self._closing
-        self._actors[key] = actor
+        self._actors[mount.key] = actor
         return actor
+
+    def _running_as(self, catalog: Catalog, key: MountKey, launch: Launch) -> Mount:
+        """The mount where `launch` lives, which need not be what the catalog asks for by now."""
+        spec = catalog.mounts.get(key)
+        mount = self._remembered_as(key, spec.policies if spec is not None else Policies())
+        its = catalog.policies_of(key, launch)
+        if launch in dict(mount.former) or its == mount.policies:
+            return mount
+        return msgspec.structs.replace(mount, former=(*mount.former, (launch, its)))
 
     def _remembered_as(self, key: MountKey, policies: Policies) -> Mount:
         return remembering(key, policies, self._remembered.get(key, Remembered()))
-
-
-def _policies(catalog: Catalog, key: MountKey) -> Policies:
-    spec = catalog.mounts.get(key)
-    return spec.policies if spec is not None else Policies()
 
 
 def known_launch(seen: Unrecorded, spec: MountSpec | None, remembered: Remembered | None) -> Launch | None:

@@ -2,16 +2,30 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from engine_fakes import V1, V2, House, Script, a_catalog, a_key, caller_named, results, row_of, settle
+from engine_fakes import (
+    MOCK,
+    V1,
+    V2,
+    House,
+    Script,
+    a_catalog,
+    a_key,
+    a_launch,
+    caller_named,
+    results,
+    row_of,
+    settle,
+)
 from structlog.testing import capture_logs
 
-from supervisor.domain.catalog import EMPTY, Policies, ReloadPolicy, StopPolicy
+from supervisor.domain.catalog import EMPTY, Policies, ReloadPolicy, StopPolicy, Version
 from supervisor.domain.errors import NotFound
 from supervisor.domain.memory import Remembered, StoppedBy, Unrecorded
-from supervisor.domain.names import instance_id
+from supervisor.domain.names import PluginRef, instance_id
 from supervisor.engine.reload import Options
 
 BY_HAND = StoppedBy("bob", 1.0)
@@ -175,11 +189,32 @@ async def test_what_a_lost_instance_was_started_from_is_what_worked_or_what_the_
 
 async def test_adopted_instances_have_the_settings_of_the_catalog_or_the_default_ones(house: House) -> None:
     house.adopted("auth/a")
-    house.adopted("auth/unknown")
+    house.adopted("auth/no-longer-mounted")
+    house.adopted("auth/no-plugin", a_launch("v1", PluginRef("auth", "gone")))
 
     await house.begun(a_catalog("auth/a", policies=SLOWER))
 
-    assert house.remains.policies == {a_key("auth/a"): SLOWER, a_key("auth/unknown"): Policies()}
+    assert house.remains.policies == {
+        a_key("auth/a"): SLOWER,
+        a_key("auth/no-longer-mounted"): SLOWER,
+        a_key("auth/no-plugin"): Policies(),
+    }
+
+
+async def test_a_pin_that_was_edited_meanwhile_brings_its_settings_to_nothing_that_runs(house: House) -> None:
+    catalog = a_catalog("auth/a", policies=SLOWER)
+    plugin = catalog.plugins[MOCK]
+    v2 = Version(V2, Policies(stop=StopPolicy(signal=2)))
+    plugins = {**catalog.plugins, MOCK: replace(plugin, pin="v2", versions={**plugin.versions, "v2": v2})}
+    spec = replace(catalog.mounts[a_key("auth/a")], launch=V2, policies=v2.policies)
+    house.adopted("auth/a", V1)
+
+    await house.begun(replace(catalog, plugins=plugins, mounts={spec.key: spec}))
+    await house.reload()
+
+    assert house.remains.policies == {a_key("auth/a"): SLOWER}
+    assert house.processes.of("auth/a")[0].signals == [SLOWER.stop.signal]
+    assert SLOWER.stop.signal != 2
 
 
 async def test_without_any_catalog_what_lives_is_left_alone_and_nothing_starts(house: House) -> None:
