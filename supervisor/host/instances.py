@@ -79,6 +79,8 @@ class Instances:
         self._trees = Trees(Orphans(self.children))
         self.helpers = Helpers(self._spawner, self.children, logs, self._folders)
         self.survivors = Survivors()
+        self._replaced: set[MountKey] = set()
+        """Mounts whose last instance is gone, and no other one came yet."""
         self.listeners = Listeners()
 
     def open(self) -> None:
@@ -111,6 +113,7 @@ class Instances:
     def forget(self, key: MountKey) -> None:
         """The mount is gone for good."""
         self.cgroups.forget(key)
+        self._replaced.discard(key)
 
     def unclaimed(self) -> list[str]:
         """What came to plugind as an orphan and fits no instance: it is left alone, and told."""
@@ -139,7 +142,7 @@ class Instances:
             if (reason := self.unsupported(launch)) is not None:
                 raise SpawnRefused(reason)
             self.survivors.check(key)
-            self._spawner.keep_reserve(launch.command)
+            self._spawner.keep_reserve(launch.command, replaces=key in self._replaced)
             account = account_of(launch)
             output = self._logs.open(key)
             make_folder(folder, account)
@@ -174,6 +177,7 @@ class Instances:
         members = Mark(instance.id, mark, main.pid, folder, since=since, cgroup=cgroup)
         running = self._running(record, instance, main, probes, account.uid, members)
         self._note(running)
+        self._replaced.discard(key)
         return running
 
     def adopt(self, record: InstanceRecord, instance: Instance, policies: Policies) -> Running | None:
@@ -270,6 +274,7 @@ class Instances:
         await self._trees.end(process.main, process.mark, grace)
         self._logs.mark(process.key, process.instance.id, "end", datetime.now(UTC).timestamp())
         process.main.close()
+        self._replaced.add(process.key)
         probes = (process.probe, process.liveness)
         self._give_back(process.instance, process.mark.number, process.folder, probes, process.mark.cgroup)
 

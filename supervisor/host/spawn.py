@@ -33,6 +33,8 @@ PATIENCE: Final = 1.0
 """Seconds in which a descriptor has to be found for what was started."""
 RESERVE: Final = 16
 """Descriptors that no start takes: for the control socket, files and looks into /proc."""
+SPARE: Final = 4
+"""Of those beyond, so many are for mounts whose last instance has just given its own back."""
 EACH: Final = 2
 """Descriptors that a start under way has still to take: its pidfd, and one for its log file."""
 
@@ -210,8 +212,10 @@ class Spawner:
             self._under_way -= 1
         return await _handle(pid)
 
-    def keep_reserve(self, command: str) -> None:
+    def keep_reserve(self, command: str, *, replaces: bool) -> None:
         """Return if there are descriptors for a start: who should mend a want of them has to be let in.
+
+        What an instance gave back its successor may have; no other start takes that meanwhile.
 
         Raises:
             SpawnRefused: Too few are left just now.
@@ -223,7 +227,8 @@ class Spawner:
         except OSError as error:
             raise SpawnRefused(f"cannot start {command}: {error.strerror}", transient=True) from error
         os.close(free)
-        if free + EACH * self._under_way >= self._files[0] - RESERVE:
+        spare = 0 if replaces else SPARE
+        if free + EACH * self._under_way + spare >= self._files[0] - RESERVE:
             raise SpawnRefused(f"cannot start {command}: too few descriptors are left", transient=True)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from harness import Plugind, UnixConnection
 
+from supervisor.host.spawn import RESERVE
+
 SLEEPER = "#!/bin/sh\nexec sleep 1000\n"
 SOON = "restart: {backoff: 20ms, max_backoff: 100ms, burst: 2}"
 needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small disk")
@@ -120,6 +122,25 @@ def test_a_state_dir_that_takes_nothing_stops_no_command_and_knows_all_when_it_d
     plugind.until(lambda: memory.exists() and '"who":' in memory.read_text())
     plugind.reload()
     plugind.until(lambda: reloaded.data["reload_id"] in (disk.here / "reloads.json").read_text())
+
+
+def test_descriptors_that_a_reload_needs_go_to_no_mount_that_is_new(plugind: Plugind) -> None:
+    write(plugind)
+    plugind.start(within=["prlimit", "--nofile=96:96"])
+    assert plugind.process is not None
+    folder = Path(f"/proc/{plugind.process.pid}/fd")
+    write(plugind, mounts=60)
+    plugind.call("POST", "supervisor/apply", {"wait": False, "on_failure": "continue"})
+    plugind.until(lambda: times_refused(plugind) > 20)
+    write(plugind, "v2", mounts=60)
+
+    # a start under way has more than it keeps
+    plugind.until(lambda: any(not (folder / str(number)).exists() for number in range(96 - RESERVE)))
+    reloaded = plugind.call(
+        "POST", "sys/plugins/reload/backend", {"mounts": ["auth/m0", "auth/m1", "auth/m2"]}
+    )
+
+    assert reloaded.status == 200, reloaded.error
 
 
 WATCHES = "/proc/sys/user/max_inotify_watches"
