@@ -7,7 +7,6 @@ What outlives this plugind: over an upgrade everything (`leave`, `take_over`; wh
 gives back can come in by the same door); over its death what living instances have, and allow to be taken.
 """
 
-import errno
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
@@ -25,7 +24,7 @@ from supervisor.host import sockets
 from supervisor.host.borrowed import borrowed, inode_of
 from supervisor.host.held import Held, HeldSockets, Name, name_of
 from supervisor.host.records import RecordedSocket
-from supervisor.host.sockets import FileIdentity
+from supervisor.host.sockets import FileIdentity, InUse
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -125,7 +124,7 @@ class Listeners:
         They are blocking, unless another instance has them too, which may have chosen otherwise.
 
         Raises:
-            SpawnRefused: Another mount still needs one of them: a later try may do.
+            SpawnRefused: Another mount still needs one of them, or somebody else has it: a later try may do.
             Cannot: An address cannot be had.
 
         Source: sd_listen_fds(3); O_NONBLOCK belongs to what the descriptors share: open(2).
@@ -140,7 +139,10 @@ class Listeners:
         for other in users - {key}:
             raise SpawnRefused(_is_held(listener, other), transient=True)
         if held is None or not _is_whole(held):
-            held = self._opened(listener)
+            try:
+                held = self._opened(listener)
+            except InUse as error:
+                raise SpawnRefused(str(error), transient=True) from error
         try:
             if held.file is not None:
                 sockets.dress(listener.address, held.file, owner, listener.mode)
@@ -276,12 +278,11 @@ class Listeners:
         """What `act` gives; where it cannot for what we have ourselves, that is said."""
         try:
             return act()
-        except Cannot as error:
-            is_taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
-            ours = self._in_the_way(listener) if is_taken else None
+        except InUse as error:
+            ours = self._in_the_way(listener)
             if ours is None:
                 raise
-            raise Cannot(
+            raise InUse(
                 f"cannot listen on {listener.shown} while {ours} is held: stop the mount and start it"
             ) from error
 

@@ -31,11 +31,16 @@ FileIdentity = tuple[int, int]
 """Device and inode of a Unix socket's file."""
 
 
+class InUse(Cannot):
+    """Somebody else has the address, who may give it up."""
+
+
 def opened(listener: Listener) -> tuple[int, FileIdentity | None]:
     """A socket that is bound, and listens where it is a stream; of a Unix socket also which file it is.
 
     Raises:
-        Cannot: Somebody has the address, or it cannot be had; says why and what helps.
+        InUse: Somebody else has the address.
+        Cannot: It cannot be had; says why and what helps.
 
     Source: bind(2), listen(2), ip(7), unix(7).
     """
@@ -197,7 +202,7 @@ def is_free(listener: Listener, endpoint: Endpoint) -> bool:
     if not stat.S_ISSOCK(found.st_mode):
         raise Cannot(f"cannot listen on {listener.shown}: what is there is no socket; move it away")
     if _lives(endpoint.host):
-        raise Cannot(f"cannot listen on {listener.shown}: somebody else has that socket")
+        raise InUse(f"cannot listen on {listener.shown}: somebody else has that socket")
     return False
 
 
@@ -227,7 +232,8 @@ def _translated(listener: Listener, endpoint: Endpoint) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Cannot(f"cannot listen on {listener.shown}: {_why(error, endpoint)}") from error
+        kind = InUse if error.errno == errno.EADDRINUSE else Cannot
+        raise kind(f"cannot listen on {listener.shown}: {_why(error, endpoint)}") from error
 
 
 def _why(error: OSError, endpoint: Endpoint) -> str:

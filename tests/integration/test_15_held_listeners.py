@@ -398,6 +398,34 @@ def test_an_address_that_somebody_else_has_is_his(daemon: Plugind, kind: str) ->
     assert daemon.reload().status == 200
 
 
+def test_at_a_start_of_plugind_a_mount_waits_for_who_has_its_address_and_is_not_given_up(
+    plugind: Plugind,
+) -> None:
+    address, path = an_address(), f"{plugind.folder}/s.sock"
+    catalog(
+        plugind,
+        {"auth/mock": f'["{address}", {path}]'},
+        "restart: {backoff: 1ms, max_backoff: 50ms, burst: 1}",
+    )
+    host, _, port = address.rpartition(":")
+    with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
+        for sock, where in ((tcp, (host, int(port))), (unix, path)):
+            sock.bind(where)
+            sock.listen()
+        plugind.start(ready=False)
+        for _ in range(4):
+            seen = len(plugind.log)
+            plugind.saw("instance_not_started", since=seen)
+        row = plugind.rows()[MOUNT]
+        assert (row["state"], row["pid"]) == ("backoff", None)
+        assert f"cannot listen on {address}: somebody else has that address" in row["reason"]
+        tcp.close()
+        plugind.until(lambda: "somebody else has that socket" in plugind.rows()[MOUNT]["reason"])
+
+    plugind.until(lambda: plugind.rows()[MOUNT]["state"] == "ready")
+    assert ask(address)["pid"] == ask(path)["pid"] == plugind.pids()[MOUNT]
+
+
 def test_the_socket_of_a_dead_listener_is_replaced(daemon: Plugind) -> None:
     path = f"{daemon.folder}/stale.sock"
     with socket.socket(socket.AF_UNIX) as sock:
