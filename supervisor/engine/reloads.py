@@ -14,6 +14,7 @@ import structlog
 
 from supervisor.domain.access import Caller
 from supervisor.domain.catalog import Catalog, Launch
+from supervisor.domain.events import Outcome
 from supervisor.domain.names import MountKey, Namespace
 from supervisor.domain.plan import Step, Target, described, diff, select
 from supervisor.engine import views
@@ -126,6 +127,10 @@ class Reloads:
             log.exception("reload_broke", reload_id=reload.reload_id)
 
     async def _done(self, job: Job, command: str) -> Ended:
+        is_unknown = self.fleet.get(job.key) is None and job.key not in self.staging.catalog.mounts
+        if job.spec is not None and is_unknown:  # a later apply came before its turn
+            self.has.listeners.release(command, job.key)
+            return Ended(job.key, Outcome.SKIPPED, "its mount is no longer in the catalog")
         before = self._rolled_back_from(job.key)
         try:
             ended = await self.fleet.do(job, command)

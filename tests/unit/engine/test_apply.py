@@ -198,3 +198,21 @@ async def test_a_former_crash_of_a_canary_does_not_count(house: House) -> None:
     await house.clock.advance(5)
 
     assert results(ticket) == dict.fromkeys(FOUR, "reloaded")
+
+
+async def test_what_a_later_apply_took_out_of_the_catalog_is_not_started_any_more(house: House) -> None:
+    await house.begun(a_catalog())
+    house.file.says = a_catalog("auth/a", "auth/b", pin="v2")
+    house.processes.scripts["v2"] = Script(ready=False)
+    first = await house.apply(Options(parallel=1))
+    await settle()
+
+    house.file.says = a_catalog("auth/a", pin="v2")
+    second = await house.apply(Options())
+    house.processes.of("auth/a")[-1].become_ready()
+    await settle()
+
+    assert results(second) == {"auth/a": "unchanged"}
+    assert results(first) == {"auth/a": "started", "auth/b": "skipped"}
+    assert row_of(first, "auth/b").error == "its mount is no longer in the catalog"
+    assert not house.processes.of("auth/b")
