@@ -88,6 +88,7 @@ class Instances:
         look()
         self.folders.mkdir(mode=OF_INSTANCES, parents=True, exist_ok=True)
         self.folders.chmod(OF_INSTANCES)
+        self.impediment()  # whatever it is: what one that was killed at it left goes with it
         self._spawner.open()
         self.cgroups.open()
 

@@ -42,6 +42,19 @@ def test_after_a_sigkill_the_same_pids_are_adopted_and_nothing_is_doubled(runnin
     assert len(running.living() - living) <= 1  # the talker's current `sleep`
 
 
+def test_what_it_tried_its_folders_with_when_it_was_killed_is_gone_with_the_next(running: Plugind) -> None:
+    before = running.pids()
+    running.kill()
+    tried = [running.folder / "run" / name / ".trial" for name in ("instances", "tmp")]
+    for folder in tried:
+        folder.mkdir()
+
+    running.start()
+
+    assert not any(folder.exists() for folder in tried)
+    assert running.pids() == before
+
+
 def test_no_log_line_is_lost_or_repeated_over_a_sigkill(running: Plugind) -> None:
     running.until(lambda: len(lines(running)) > 20)
     running.kill()
