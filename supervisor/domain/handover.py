@@ -6,6 +6,7 @@ it becomes the instance, and the first is `outgoing` until its tree is gone.
 
 from msgspec.structs import replace
 
+from supervisor.domain.ending import has_to_go, tree_gone_at_last
 from supervisor.domain.events import (
     Action,
     BecameReady,
@@ -21,16 +22,6 @@ from supervisor.domain.events import (
     TreeGone,
     TreeSurvived,
 )
-from supervisor.domain.facts import (
-    has_to_go,
-    on_probation,
-    proved,
-    spawned,
-    spawned_too_late,
-    tree_gone_at_last,
-    why_it_ended,
-    why_unready,
-)
 from supervisor.domain.mount import Mount, Phase, Replacement
 from supervisor.domain.moves import (
     Moved,
@@ -43,6 +34,14 @@ from supervisor.domain.moves import (
     then_queued,
 )
 from supervisor.domain.names import Seconds
+from supervisor.domain.starting import (
+    on_probation,
+    proved,
+    spawned,
+    spawned_too_late,
+    why_it_ended,
+    why_unready,
+)
 
 
 def second_spawned(mount: Mount, event: Spawned, now: Seconds) -> Moved:

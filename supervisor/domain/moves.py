@@ -1,7 +1,7 @@
 """The steps that the handlers of a mount's life are made of: spawn, end, kill, settle, give up, answer.
 
 Each takes a mount and returns the next one with the actions that go with it. When which step is
-due is decided in `lifecycle.py`, `commands.py`, `facts.py` and `handover.py`.
+due is decided in `lifecycle.py`, `commands.py`, `starting.py`, `ending.py` and `handover.py`.
 """
 
 from collections.abc import Callable

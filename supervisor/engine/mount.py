@@ -6,7 +6,7 @@ come up meanwhile are taken in turn, so no handler ever sees a half-made step.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Generic
 
 import structlog
@@ -25,7 +25,6 @@ from supervisor.domain.events import (
     Instance,
     KillTree,
     Outcome,
-    Paced,
     ProbeFailed,
     RunStopCommand,
     SetTimer,
@@ -45,10 +44,12 @@ from supervisor.domain.lifecycle import transition
 from supervisor.domain.listening import NONE, kept_open
 from supervisor.domain.mount import Mount, Phase
 from supervisor.domain.names import MountKey, Seconds
+from supervisor.engine.answers import Answers
+from supervisor.engine.effects import Effects
 from supervisor.engine.feed import Transition
 from supervisor.engine.liveness import watch_liveness
-from supervisor.engine.pace import Turn
 from supervisor.engine.ports import P
+from supervisor.engine.timers import Timers
 from supervisor.engine.world import Ended, World
 
 log = structlog.get_logger(__name__)
@@ -71,9 +72,9 @@ class MountActor(Generic[P]):
         self._running: dict[int, P] = {}
         self._pids: dict[int, int] = {}
         self._unwanted: set[int] = set()
-        self._starts: dict[int, asyncio.Task[None]] = {}
-        self._timers: dict[tuple[str, int], asyncio.TimerHandle | Turn] = {}
-        self._answers: dict[str, asyncio.Future[Ended]] = {}
+        self._effects = Effects(mount.key, world.tasks)
+        self._timers = Timers(world.clock, world.pace, self._fired, self.post)
+        self._answers = Answers(mount.key, world, self._effects, self._pids)
         self.is_closing = False
         """plugind is ending: nothing is started any more."""
         self.listens: frozenset[Listener] = NONE
@@ -93,23 +94,21 @@ class MountActor(Generic[P]):
         """Post a command and wait for its answer; the caller going away cancels nothing."""
         if self.is_closing and not isinstance(event, Stop):
             return Ended(self.key, Outcome.SKIPPED, "plugind is shutting down")
-        answered: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
-        self._answers[command] = answered
+        answered = self._answers.expect(command)
         self.post(event)
         return await asyncio.shield(answered)
 
     def adopt(self, instance: Instance, process: P, *, ready: bool) -> None:
         self._took(instance, process)
         self.post(Adopted(instance, ready))
-        self._spawn_task(instance.generation, self._until_ready(instance, process, ready=ready))
+        self._begin_start(instance.generation, self._until_ready(instance, process, ready=ready))
 
     def resume(self, mount: Mount, handed: HandedMount) -> None:
         """Go on as `mount`, where the plugind before this one in the same process had come to."""
         self.mount = mount
         self.crashes, self.last_exit = handed.restarts, handed.last_exit
         if mount.phase is Phase.BACKOFF:
-            when = max(mount.not_before, self._world.clock.time())
-            self._perform(SetTimer("backoff", mount.generation, when))
+            self._timers.set("backoff", mount.generation, max(mount.not_before, self._world.clock.time()))
 
     def post(self, event: Event) -> None:
         """Take `event` after those that came before it."""
@@ -126,17 +125,12 @@ class MountActor(Generic[P]):
     def leave(self) -> None:
         """Let go of everything: the next plugind adopts what lives, and what happens now is its business."""
         self.is_closing = self._left = True
-        for timer in self._timers.values():
-            timer.cancel()
-        for task in self._starts.values():
-            task.cancel()
+        self._timers.leave()
+        self._effects.leave()
         for process in self._running.values():
             self._world.processes.leave(process)
         self._running.clear()
-        for waiting in self._answers.values():
-            if not waiting.done():
-                why = "plugind ends and leaves its plugins to the next one: it goes on there"
-                waiting.set_result(Ended(self.key, Outcome.SKIPPED, why))
+        self._answers.leave()
 
     def _step(self, event: Event) -> None:
         before, now = self.mount, self._world.clock.time()
@@ -144,7 +138,7 @@ class MountActor(Generic[P]):
         if self.mount is before and not actions:
             return
         if self.mount.remembered != before.remembered:
-            self._remember()
+            self._world.remember(self.key, self.mount.remembered)
         if self.mount.crashes and self.mount.crashes[-1:] != before.crashes[-1:]:
             self.crashes += 1  # a restart that nobody asked for; a rollback is none
         instance = self.mount.instance or before.instance
@@ -165,38 +159,29 @@ class MountActor(Generic[P]):
             self.listens = listens
             self._world.listeners.keep(self.key, listens)
 
-    def _remember(self) -> None:
-        try:
-            self._world.memory.remember(self.key, self.mount.remembered)
-        except PlugindError as error:  # what was decided is done all the same
-            log.error("mount_not_remembered", mount=str(self.key), reason=str(error))
-
     def _perform(self, action: Action) -> None:
         match action:
             case Spawn(instance):
                 self.last_launch = instance.launch
-                self._spawn_task(instance.generation, self._start(instance))
+                self._begin_start(instance.generation, self._start(instance))
             case SignalMain(generation, number):
                 self._signal(generation, number)
             case RunStopCommand(generation, command):
-                self._task(
+                self._effects.begin(
                     self._run_stop_command(generation, command),
                     lambda _: self.post(StopCommandDone(generation)),
                 )
             case KillTree(generation, grace):
                 self._end(generation, grace)
             case SetTimer(name, generation, when):
-                self._clear(name, generation)
-                self._timers[name, generation] = self._world.clock.call_at(
-                    when, self._fired, name, generation
-                )
+                self._timers.set(name, generation, when)
             case ClearTimer(name, generation):
-                self._clear(name, generation)
+                self._timers.clear(name, generation)
             case TakeAsReady(generation):
                 self._world.processes.became_ready(self._running[generation])
                 self._watch(generation)
             case Answer():
-                self._answer(action)
+                self._answers.give(action)
 
     # --- start
 
@@ -213,9 +198,8 @@ class MountActor(Generic[P]):
             self._unwanted.discard(generation)
             self.post(SpawnFailed(generation, str(error), getattr(error, "transient", False)))
             return
-        self._unwanted.discard(
-            generation
-        )  # what was asked of it meanwhile is asked again, now that it is there
+        # what was asked of it meanwhile is asked again, now that it is there
+        self._unwanted.discard(generation)
         self._took(instance, process)
         if file.descriptor is not None:
             bound = log.bind(namespace=str(self.key.namespace), mount=self.key.path, pid=process.pid)
@@ -246,7 +230,7 @@ class MountActor(Generic[P]):
         process = self._running.get(generation)
         if process is not None:
             self._cancel_start(generation)
-            self._spawn_task(generation, self._until_ready(self.mount.running, process, ready=True))
+            self._begin_start(generation, self._until_ready(self.mount.running, process, ready=True))
 
     def _took(self, instance: Instance, process: P) -> None:
         generation = instance.generation
@@ -293,7 +277,7 @@ class MountActor(Generic[P]):
         if process is None:
             self._unwanted.add(generation)  # the spawn under way fails, and says so
         else:
-            self._task(
+            self._effects.begin(
                 self._end_tree(generation, process, grace),
                 lambda reason: self.post(TreeSurvived(generation, reason)),
             )
@@ -308,46 +292,21 @@ class MountActor(Generic[P]):
             self._pids.pop(generation - _REMEMBERED, None)
             self.post(TreeGone(generation))
 
-    # --- timers, tasks, answers
+    # --- timers, and what broke
 
     def _fired(self, name: str, generation: int) -> None:
-        self._timers.pop((name, generation), None)
         process = self._running.get(generation)
-        if name == "backoff":
-            self._take_turn(generation)
-        elif name == "ready" and process is not None:
+        if name == "ready" and process is not None:
             self.post(TimerFired("ready", generation, process.why_not_ready(), process.extended_until))
         else:
             self.post(TimerFired(name, generation))  # type: ignore[arg-type]  # it came from a SetTimer
 
-    def _take_turn(self, generation: int) -> None:
-        waits = self._world.pace.turn(lambda: self._turn_came(generation))
-        if waits is not None:
-            self._timers["backoff", generation], why = waits
-            self.post(Paced(generation, why))
-
-    def _turn_came(self, generation: int) -> None:
-        self._timers.pop(("backoff", generation), None)
-        self.post(TimerFired("backoff", generation))
-
-    def _clear(self, name: str, generation: int) -> None:
-        timer = self._timers.pop((name, generation), None)
-        if timer is not None:
-            timer.cancel()
-
     def _cancel_start(self, generation: int) -> None:
-        task = self._starts.get(generation)
-        if task is not None and generation in self._running and task is not asyncio.current_task():
-            task.cancel()
+        if generation in self._running:
+            self._effects.cancel_start(generation)
 
-    def _spawn_task(self, generation: int, work: Coroutine[Any, Any, None]) -> None:
-        task = self._task(work, lambda reason: self._start_broke(generation, reason))
-        self._starts[generation] = task
-        task.add_done_callback(lambda _: self._ended(generation, task))
-
-    def _ended(self, generation: int, task: asyncio.Task[None]) -> None:
-        if self._starts.get(generation) is task:
-            del self._starts[generation]
+    def _begin_start(self, generation: int, work: Coroutine[Any, Any, None]) -> None:
+        self._effects.begin_start(generation, work, lambda reason: self._start_broke(generation, reason))
 
     def _start_broke(self, generation: int, reason: str) -> None:
         if generation in self._running:
@@ -355,45 +314,3 @@ class MountActor(Generic[P]):
         else:
             self._unwanted.discard(generation)
             self.post(SpawnFailed(generation, reason))
-
-    def _task(self, work: Coroutine[Any, Any, None], broke: Callable[[str], None]) -> asyncio.Task[None]:
-        task = self._world.tasks.create_task(self._guarded(work, broke))
-        task.add_done_callback(lambda _: work.close())  # of one that was cancelled before it began
-        return task
-
-    async def _guarded(self, work: Coroutine[Any, Any, None], broke: Callable[[str], None]) -> None:
-        try:
-            await work
-        except Exception as error:
-            # one of the two edges: a fault here costs this mount a failed step, the others nothing
-            log.exception("effect_broke", namespace=str(self.key.namespace), mount=self.key.path)
-            broke(f"plugind failed at it: {error!r}")
-
-    def _answer(self, answer: Answer) -> None:
-        ended = Ended(
-            self.key,
-            answer.outcome,
-            answer.reason,
-            old_version=answer.old.launch.version if answer.old else None,
-            old_pid=self._pids.get(answer.old.generation) if answer.old else None,
-            new_version=answer.new.launch.version if answer.new else None,
-            new_pid=self._pids.get(answer.new.generation) if answer.new else None,
-            down=answer.down,
-        )
-        if answer.failed is None:
-            self._tell(answer, ended)
-        else:
-            self._task(self._tell_with_log(answer, ended, answer.failed), lambda _: self._tell(answer, ended))
-
-    async def _tell_with_log(self, answer: Answer, ended: Ended, failed: Instance) -> None:
-        lines = await self._world.logs.last_lines(self.key, failed.id)
-        ended.log.extend(lines)
-        self._tell(answer, ended)
-
-    def _tell(self, answer: Answer, ended: Ended) -> None:
-        for command in answer.commands:
-            waiting = self._answers.pop(command, None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(ended)
-            else:
-                self._world.amended(command, ended)

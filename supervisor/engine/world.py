@@ -7,12 +7,17 @@ from typing import Generic
 from uuid import uuid4
 
 import msgspec
+import structlog
 
+from supervisor.domain.errors import PlugindError
 from supervisor.domain.events import Outcome
+from supervisor.domain.memory import Remembered
 from supervisor.domain.names import MountKey, Seconds
 from supervisor.engine.feed import Feed
 from supervisor.engine.pace import Pace
 from supervisor.engine.ports import Binaries, Clock, Listeners, Logs, Memory, P, Processes
+
+log = structlog.get_logger(__name__)
 
 
 def command_id(verb: str) -> str:
@@ -56,3 +61,9 @@ class World(Generic[P]):
     pace: Pace
     tasks: asyncio.TaskGroup
     amended: Callable[[str, Ended], None]
+
+    def remember(self, key: MountKey, remembered: Remembered) -> None:
+        try:
+            self.memory.remember(key, remembered)
+        except PlugindError as error:  # what was decided is done all the same
+            log.error("mount_not_remembered", mount=str(key), reason=str(error))
