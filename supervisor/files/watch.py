@@ -161,8 +161,9 @@ class CatalogWatcher(FileSystemEventHandler):
         """Watch the folders as they are now; what they were is let go of."""
         before, self._observer = self._observer, None
         self._armed = _chain_state(self._path)
-        observer = Observer(timeout=_DEBOUNCE)
+        observer: BaseObserver | None = None
         try:
+            observer = Observer(timeout=_DEBOUNCE)
             for folder, identity in self._armed:
                 if identity is not None:
                     observer.schedule(self, folder, recursive=False, event_filter=_EVENTS)
@@ -185,9 +186,8 @@ class CatalogWatcher(FileSystemEventHandler):
 def _end(observer: BaseObserver | None) -> None:
     if observer is None:
         return
-    observer.unschedule_all()
+    observer.stop()  # also one that was never started: it has descriptors and a thread from its making on
     if observer.is_alive():
-        observer.stop()
         observer.join()
 
 

@@ -1,6 +1,8 @@
 """Real folders, every way of saving: the callback comes, and comes only then."""
 
 import asyncio
+import ctypes
+import errno
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -198,6 +200,40 @@ async def test_without_inotify_a_stat_finds_the_change(path: Path, monkeypatch: 
     await seen.after(lambda: path.write_text("changed"))
 
     assert watcher.is_polling
+    watcher.stop()
+
+
+def refuses(number: int) -> Callable[..., int]:
+    def refused(*_: object) -> int:
+        ctypes.set_errno(number)
+        return -1
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("call", "number"), [("inotify_add_watch", errno.ENOSPC), ("inotify_init", errno.EMFILE)]
+)
+async def test_each_look_in_vain_for_inotify_leaves_no_thread_and_no_descriptor(
+    path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    await asyncio.to_thread(lambda: None)
+    threads, descriptors = set(threading.enumerate()), descriptors_open()
+    watcher = CatalogWatcher(path, Seen(), asyncio.get_running_loop())
+    watcher.start()
+    monkeypatch.setattr(watch.inotify_c, call, refuses(number))
+    for _ in range(3):
+        watcher._is_stale = True
+        await asyncio.to_thread(watcher._look)
+
+    assert watcher.is_polling
+    assert {
+        thread.name for thread in set(threading.enumerate()) - threads if "asyncio" not in thread.name
+    } == set()
+    assert descriptors_open() == descriptors
+    monkeypatch.undo()
+    watcher._look()
+    assert not watcher.is_polling
     watcher.stop()
 
 
