@@ -34,6 +34,8 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
         self._world = world
         self.is_frozen = is_frozen
         """Whether a hold keeps a mount as it is: then a start runs what last worked."""
+        self._asked: dict[MountKey, tuple[int, MountSpec]] = {}
+        """What was last done with a mount: the number of its catalog, and what was asked for."""
         self._actors: dict[MountKey, MountActor[P]] = {}
         self._remembered: dict[MountKey, Remembered] = {}
         self._closing = False
@@ -170,20 +172,30 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
             raise NotFound(f"no mount at {key}") from None
 
     async def do(self, job: Job, command: str) -> Ended:
-        """Carry out one job of a reload or an apply; `command` is its id."""
-        if job.spec is None:
+        """Carry out one job of a reload or an apply; `command` is its id.
+
+        Where a later command was first, it is joined with that: an older catalog undoes no newer one.
+        """
+        read, spec = self._asked.get(job.key, (0, job.spec))
+        if read <= job.read:
+            read, spec = job.read, job.spec
+        elif job.spec is None:
+            return Ended(job.key, Outcome.SKIPPED, "it is in the catalog again, and was started from there")
+        if spec is None:
+            self._asked.pop(job.key, None)
             return await self._remove(job.key, command)
-        actor = self.actor(job.spec)
-        if actor.mount.policies != job.spec.policies:
-            actor.post(events.Configure(job.spec.policies, job.spec.launch))
+        self._asked[job.key] = read, spec
+        actor = self.actor(spec)
+        if actor.mount.policies != spec.policies:
+            actor.post(events.Configure(spec.policies, spec.launch))
         match job.verb:
             case "reload":
-                return await actor.ask(events.Reload(job.spec.launch, command), command)
+                return await actor.ask(events.Reload(spec.launch, command), command)
             case "start":
                 if actor.mount.held is not None:  # after this was planned, and it is for nobody else to end
                     why = f"stopped by hand by {actor.mount.held.who}"
                     return Ended(job.key, Outcome.SKIPPED, why)
-                return await actor.ask(events.Start(job.spec.launch, command), command)
+                return await actor.ask(events.Start(spec.launch, command), command)
             case "settings" | "keep" | "stop":
                 return Ended(job.key, Outcome.DONE)
 

@@ -61,6 +61,8 @@ class Job:
     """Who stopped it by hand: neither a reload nor an apply starts it."""
     frozen: str | None = None
     """Which hold keeps it as it is; the caller said `partial`."""
+    read: int = 0
+    """Number of the catalog that it was made of: a later command has the same or a higher one."""
 
     @property
     def is_a_trial(self) -> bool:
@@ -320,9 +322,14 @@ def amend(report: ReloadData, ended: Ended) -> None:
             fill(row, ended, row.result)
 
 
-def job_of(step: Step, held_by: str | None) -> Job:
+def reload_of(spec: MountSpec, held_by: str | None, read: int) -> Job:
+    """A new instance of a mount, whatever runs there."""
+    return Job(spec.key, "reload", str(spec.plugin), spec, held_by=held_by, read=read)
+
+
+def job_of(step: Step, held_by: str | None, read: int = 0) -> Job:
     """What apply does for one step of a plan."""
     plugin = step.wanted.plugin if step.wanted else step.running.plugin if step.running else ""
     verbs: dict[str, Verb] = {"replace": "reload", "start": "start", "stop": "stop", "settings": "settings"}
     held = held_by if step.wanted is not None else None  # one that is removed goes, whoever stopped it
-    return Job(step.key, verbs.get(step.action, "keep"), str(plugin), step.wanted, held_by=held)
+    return Job(step.key, verbs.get(step.action, "keep"), str(plugin), step.wanted, held_by=held, read=read)

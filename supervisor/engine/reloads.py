@@ -24,7 +24,7 @@ from supervisor.engine.fleet import Fleet
 from supervisor.engine.former import FormerFiles
 from supervisor.engine.holding import Holding
 from supervisor.engine.preflight import Preflight
-from supervisor.engine.reload import Job, Options, Reload, Signs, dry_row, job_of
+from supervisor.engine.reload import Job, Options, Reload, Signs, dry_row, job_of, reload_of
 from supervisor.engine.reports import Reports
 from supervisor.engine.staging import Staging
 from supervisor.engine.world import Ended
@@ -62,9 +62,7 @@ class Reloads:
         """
         catalog = await self.staging.current()
         specs = [catalog.mounts[key] for key in select(catalog, target, namespace)]
-        jobs = [
-            Job(spec.key, "reload", str(spec.plugin), spec, held_by=self._held_by(spec.key)) for spec in specs
-        ]
+        jobs = [reload_of(spec, self._held_by(spec.key), self.staging.number) for spec in specs]
         jobs = self._allowed("reload", jobs, options)
         data = self._data("reload", described(target, namespace), caller, reload_id, options)
         return await self._begin(data, jobs, options)
@@ -76,7 +74,8 @@ class Reloads:
             Refused: With every fault; no process was touched.
         """
         catalog = await self.staging.current()
-        jobs = [job_of(step, self._held_by(step.key)) for step in self._steps(catalog, namespace)]
+        read = self.staging.number
+        jobs = [job_of(step, self._held_by(step.key), read) for step in self._steps(catalog, namespace)]
         jobs = self._allowed("apply", jobs, options, namespace)
         data = self._data("apply", str(namespace), caller, reload_id, options)
         return await self._begin(data, jobs, options)

@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 class Staging:
     def __init__(self, file: CatalogFile) -> None:
         self.catalog: Catalog = EMPTY
+        self.number = 0
+        """Of the catalog, among those that `current` has found."""
         self._file = file
         self._source: Literal["file", "last good", "none"] = "none"
         self._loaded_at: datetime | None = None
@@ -59,6 +61,7 @@ class Staging:
                 raise
             self._faults, self._why_none = [], []
             if catalog is not self.catalog:
+                self.number += 1
                 self.catalog, self._source, self._loaded_at = catalog, "file", datetime.now(UTC)
                 log.info("catalog_loaded", plugins=len(catalog.plugins), mounts=len(catalog.mounts))
                 await self._keep()

@@ -240,6 +240,8 @@ Three rules are behind it:
   one new instance answers both, and the answer names its version.
 - One that comes once the new version has started waits for it, and replaces it then. So any number of reloads
   of one mount costs at most two replacements.
+- One that comes to a mount only after a later command was there, as others had their turn first, starts what
+  that one asked for, and nothing where that one removed the mount: an older catalog undoes no newer one.
 - A stop by hand, or the removal of the mount, ends what is under way, and whoever waits for that is told.
 """
 

@@ -3,6 +3,8 @@ answer says which does not."""
 
 import subprocess
 import threading
+from collections.abc import Iterable
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -174,3 +176,68 @@ def test_history_survives_a_restart_of_the_daemon(running: Plugind) -> None:
     kept = running.call("GET", "supervisor/reloads").data["reloads"][0]
     assert kept["reload_id"] == reload_id
     assert {row["result"] for row in kept["mounts"]} == {"reloaded"}
+
+
+# --- a reload that reaches a mount after a later command did
+
+HELD_UP = """#!/bin/sh
+while test -e "$1" && test "$PLUGIND_MOUNT" = auth/a; do sleep 0.02; done
+touch "$TMPDIR/up"
+exec sleep 1000
+"""
+READY = "ready: {kind: command, command: [/bin/test, -e, $TMPDIR/up], interval: 20ms, timeout: 30s}"
+
+
+def held_up(plugind: Plugind, mounts: Iterable[str], pin: str) -> None:
+    """A catalog of mounts, of which auth/a does not get ready while there is a file `gate`."""
+    path = plugind.plugin("held-up", HELD_UP)
+    versions = {f"v{number}": (path, [f"{plugind.folder}/gate", str(number)]) for number in (1, 2, 3)}
+    written = dict.fromkeys(mounts, "{plugin: auth/mock}")
+    plugind.write(versions, {"root": written}, pin, f"{READY}\nreload: {{watch: 0s}}")
+
+
+def half_done(plugind: Plugind) -> str:
+    """The id of a reload to v2 that has come to auth/a, and not yet to auth/b."""
+    held_up(plugind, ["auth/a", "auth/b"], "v1")
+    plugind.start()
+    (plugind.folder / "gate").touch()
+    held_up(plugind, ["auth/a", "auth/b"], "v2")
+    reload_id = plugind.reload(parallel=1, wait=False).data["reload_id"]
+    plugind.until(lambda: plugind.rows()["root:auth/a"]["state"] == "starting")
+    return str(reload_id)
+
+
+def row_of(plugind: Plugind, reload_id: str, mount: str) -> dict[str, Any]:
+    """Its row of a reload, when that is done."""
+    (plugind.folder / "gate").unlink()
+    plugind.until(lambda: plugind.call("GET", f"supervisor/reloads/{reload_id}").data["done"])
+    rows = plugind.call("GET", f"supervisor/reloads/{reload_id}").data["mounts"]
+    found: dict[str, Any] = next(row for row in rows if row["mount"] == mount)
+    return found
+
+
+def test_a_reload_that_comes_to_a_mount_after_a_later_one_does_not_undo_that(plugind: Plugind) -> None:
+    first = half_done(plugind)
+    plugind.edit("pin: v2", "pin: v3")
+    later = plugind.call("POST", "sys/plugins/reload/backend", {"mounts": ["auth/b"]})
+    assert later.data["mounts"][0]["new_version"] == "v3"
+
+    row = row_of(plugind, first, "auth/b")
+
+    assert (row["result"], row["new_version"]) == ("reloaded", "v3")
+    assert plugind.rows()["root:auth/b"]["version"] == "v3"
+    assert plugind.rows()["root:auth/a"]["version"] == "v2"
+
+
+def test_a_mount_that_was_removed_meanwhile_is_not_started_by_a_reload_that_still_had_it(
+    plugind: Plugind,
+) -> None:
+    first = half_done(plugind)
+    held_up(plugind, ["auth/a"], "v2")
+    assert plugind.call("POST", "supervisor/apply", {}).status == 200
+    assert "root:auth/b" not in plugind.rows()
+
+    row = row_of(plugind, first, "auth/b")
+
+    assert (row["result"], row["error"]) == ("skipped", "its mount is no longer in the catalog")
+    assert "root:auth/b" not in plugind.rows()
