@@ -1,6 +1,6 @@
 """Which mounts a command means: `select` for a reload, `diff` for plan and apply."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
@@ -133,6 +133,23 @@ def diff(catalog: Catalog, running: Mapping[MountKey, Current]) -> tuple[Step, .
         for key in catalog.mounts.keys() | running.keys()
     ]
     return tuple(sorted(steps, key=lambda step: step.key))
+
+
+def handed_on(steps: Iterable[Step]) -> dict[MountKey, tuple[MountKey, ...]]:
+    """Of each mount that gets a listener of mounts that are removed, which these are: they end before."""
+    steps = list(steps)
+    owners = {
+        (listener.kind, listener.address): step.key
+        for step in steps
+        if step.action == "stop" and step.running is not None
+        for listener in step.running.listen
+    }
+    found: dict[MountKey, tuple[MountKey, ...]] = {}
+    for step in steps if owners else ():
+        if step.action in {"start", "replace"} and step.wanted is not None:
+            names = [(listener.kind, listener.address) for listener in step.wanted.launch.listen]
+            found[step.key] = tuple(dict.fromkeys(owners[name] for name in names if name in owners))
+    return found
 
 
 def _step(key: MountKey, wanted: MountSpec | None, current: Current | None) -> Step:

@@ -63,6 +63,8 @@ class Job:
     """Which hold keeps it as it is; the caller said `partial`."""
     read: int = 0
     """Number of the catalog that it was made of: a later command has the same or a higher one."""
+    after: tuple[MountKey, ...] = ()
+    """Mounts that are removed, whose jobs are done right before this one: it gets their listeners."""
 
     @property
     def is_a_trial(self) -> bool:
@@ -112,6 +114,9 @@ class Reload:
         self._options = options
         self._clock = clock
         self._rows: dict[MountKey, MountResult] = {job.key: pending(job) for job in jobs}
+        self._awaited = frozenset(key for job in jobs for key in job.after)
+        """Whose turn comes with another's."""
+        self._handing_on = {job.key: job for job in jobs if job.key in self._awaited}
         self._done = asyncio.Event()
         self._watched = asyncio.Event()
         """Nothing is to be waited for any more before the others begin, or do not."""
@@ -213,7 +218,7 @@ class Reload:
         self._done.set()
 
     async def _some(self, do: Do, jobs: Sequence[Job], parallel: int) -> None:
-        waiting = deque(jobs)
+        waiting = deque(job for job in jobs if job.key not in self._awaited)
         workers = max(1, min(self._options.parallel or parallel, len(waiting)))
         async with asyncio.TaskGroup() as group:
             for _ in range(workers if waiting else 0):
@@ -222,25 +227,31 @@ class Reload:
     async def _work(self, do: Do, waiting: deque[Job]) -> None:
         while waiting and not self.is_interrupted:
             job = waiting.popleft()
-            row = self._rows[job.key]
-            # asked again for each: one that is held meanwhile is left as it is
-            frozen = job.frozen or (self._signs.frozen(job.key) if job.verb != "keep" else None)
-            if frozen is not None:
-                row.result, row.error = "skipped", frozen
-            elif job.refusal is not None:
-                row.result, row.error = "failed", job.refusal
-            elif job.held_by is not None:
-                row.result, row.error = "skipped", f"stopped by hand by {job.held_by}"
-            elif job.verb == "keep":
-                row.result = "unchanged"
-            elif self._halted:
-                row.result, row.error = "skipped", "not begun, as other mounts failed: it runs as before"
-            else:
-                ended = await self._ended(do, job)
-                if not self.is_interrupted:
-                    fill(row, ended, DONE[job.verb])
-                    self._count(job.key, row)
-                    self._crashes[job.key], _ = self._signs.crashes(job.key)
+            for key in job.after:
+                if (before := self._handing_on.pop(key, None)) is not None:
+                    await self._one(do, before)
+            await self._one(do, job)
+
+    async def _one(self, do: Do, job: Job) -> None:
+        row = self._rows[job.key]
+        # asked again for each: one that is held meanwhile is left as it is
+        frozen = job.frozen or (self._signs.frozen(job.key) if job.verb != "keep" else None)
+        if frozen is not None:
+            row.result, row.error = "skipped", frozen
+        elif job.refusal is not None:
+            row.result, row.error = "failed", job.refusal
+        elif job.held_by is not None:
+            row.result, row.error = "skipped", f"stopped by hand by {job.held_by}"
+        elif job.verb == "keep":
+            row.result = "unchanged"
+        elif self._halted:
+            row.result, row.error = "skipped", "not begun, as other mounts failed: it runs as before"
+        else:
+            ended = await self._ended(do, job)
+            if not self.is_interrupted:
+                fill(row, ended, DONE[job.verb])
+                self._count(job.key, row)
+                self._crashes[job.key], _ = self._signs.crashes(job.key)
 
     async def _ended(self, do: Do, job: Job) -> Ended:
         try:
@@ -327,9 +338,10 @@ def reload_of(spec: MountSpec, held_by: str | None, read: int) -> Job:
     return Job(spec.key, "reload", str(spec.plugin), spec, held_by=held_by, read=read)
 
 
-def job_of(step: Step, held_by: str | None, read: int = 0) -> Job:
+def job_of(step: Step, held_by: str | None, read: int = 0, after: tuple[MountKey, ...] = ()) -> Job:
     """What apply does for one step of a plan."""
     plugin = step.wanted.plugin if step.wanted else step.running.plugin if step.running else ""
     verbs: dict[str, Verb] = {"replace": "reload", "start": "start", "stop": "stop", "settings": "settings"}
     held = held_by if step.wanted is not None else None  # one that is removed goes, whoever stopped it
-    return Job(step.key, verbs.get(step.action, "keep"), str(plugin), step.wanted, held_by=held, read=read)
+    verb = verbs.get(step.action, "keep")
+    return Job(step.key, verb, str(plugin), step.wanted, held_by=held, read=read, after=after)

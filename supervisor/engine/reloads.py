@@ -16,7 +16,7 @@ from supervisor.domain.access import Caller
 from supervisor.domain.catalog import Catalog, Launch
 from supervisor.domain.events import Outcome
 from supervisor.domain.names import MountKey, Namespace
-from supervisor.domain.plan import Step, Target, described, diff, select
+from supervisor.domain.plan import Step, Target, described, diff, handed_on, select
 from supervisor.engine import views
 from supervisor.engine.byhand import PATIENCE, on_disk
 from supervisor.engine.facilities import About, Facilities
@@ -75,7 +75,9 @@ class Reloads:
         """
         catalog = await self.staging.current()
         read = self.staging.number
-        jobs = [job_of(step, self._held_by(step.key), read) for step in self._steps(catalog, namespace)]
+        steps = self._steps(catalog, namespace)
+        after = handed_on(steps)
+        jobs = [job_of(step, self._held_by(step.key), read, after.get(step.key, ())) for step in steps]
         jobs = self._allowed("apply", jobs, options, namespace)
         data = self._data("apply", str(namespace), caller, reload_id, options)
         return await self._begin(data, jobs, options)

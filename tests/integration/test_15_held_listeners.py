@@ -508,6 +508,45 @@ def test_a_mount_that_gets_another_name_hands_its_listener_on(daemon: Plugind) -
     assert clients.wrong == []
 
 
+@pytest.mark.parametrize("options", [{"parallel": 1}, {"canary": 1}, {"parallel": 2}])
+def test_it_is_handed_on_however_few_mounts_are_replaced_at_a_time(
+    daemon: Plugind, options: dict[str, int]
+) -> None:
+    """The new names come first in their order, so that all that are at work at a time may be these."""
+    addresses = [an_address() for _ in range(3)]
+    runs(daemon, {f"auth/old-{number}": f'["{address}"]' for number, address in enumerate(addresses)})
+    catalog(daemon, {f"auth/new-{number}": f'["{address}"]' for number, address in enumerate(addresses)})
+
+    answer = daemon.call("POST", "supervisor/apply", options)
+
+    assert answer.status == 200, answer.body
+    assert sorted(row["result"] for row in answer.data["mounts"]) == ["started"] * 3 + ["stopped"] * 3
+    pids = daemon.pids()
+    assert [ask(address)["pid"] for address in addresses] == [
+        pids[f"root:auth/new-{number}"] for number in range(3)
+    ]
+
+
+def test_where_the_first_one_that_gets_another_name_fails_the_others_keep_theirs(daemon: Plugind) -> None:
+    one, two = an_address(), an_address()
+    before = runs(daemon, {"auth/old-1": f'["{one}"]', "auth/old-2": f'["{two}"]'})
+    catalog(
+        daemon,
+        {"auth/new-1": f'version: bad, listen: ["{one}"]', "auth/new-2": f'["{two}"]'},
+        "restart: {policy: never}\nready: {kind: notify}",
+    )
+
+    answer = daemon.call("POST", "supervisor/apply", {"canary": 1})
+
+    assert {row["mount"]: row["result"] for row in answer.body["data"]["mounts"]} == {
+        "auth/new-1": "failed",
+        "auth/new-2": "skipped",
+        "auth/old-1": "stopped",
+        "auth/old-2": "skipped",
+    }
+    assert ask(two)["pid"] == before["root:auth/old-2"]
+
+
 def test_a_mount_that_is_stopped_by_hand_refuses_and_one_that_is_started_again_does_not(
     daemon: Plugind,
 ) -> None:
