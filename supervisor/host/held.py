@@ -127,6 +127,15 @@ class HeldSockets:
         with suppress(OSError):
             os.close(held.descriptor)
 
+    def drop(self, held: Held) -> None:
+        """Close it, whoever may need it: it serves nobody any more."""
+        for owner in list(held.owners):
+            self.release(owner[0], [(held.name, owner[1])])
+        for key in list(held.users):
+            self.unuse(held.name, key)
+        if self._held.get(held.name) is held:
+            self._close_unused(held)
+
     def leave(self) -> tuple[HandedListener, ...]:
         """What another plugind in this process goes on with; this one has them no more."""
         left = tuple(

@@ -10,6 +10,7 @@ gives back can come in by the same door); over its death what living instances h
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -30,6 +31,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 _ENDED: Final = "whoever had it ended while no plugind held it"
 _VANISHED: Final = "its file was gone"
+_SHUT_DOWN: Final = "an instance shut it down"
 
 
 @dataclass(slots=True)
@@ -49,8 +51,8 @@ class Listeners:
         self._held = HeldSockets()
         self._foreign: dict[Name, _Foreign] = {}
         self._foreign_of: defaultdict[InstanceId, list[Name]] = defaultdict(list)
-        self._lost: set[Name] = set()
-        """What a former plugind held, and nobody has any more."""
+        self._lost: dict[Name, str] = {}
+        """What was held, and nobody has any more; why."""
 
     # --- before a start
 
@@ -138,6 +140,9 @@ class Listeners:
             users.add(foreign.mount)
         for other in users - {key}:
             raise SpawnRefused(_is_held(listener, other), transient=True)
+        if held is not None and _is_whole(held) and _is_shut_down(held, listener):
+            self._held.drop(held)
+            self._lost[held.name], held = _SHUT_DOWN, None
         if held is None or not _is_whole(held):
             try:
                 held = self._opened(listener)
@@ -218,7 +223,7 @@ class Listeners:
                 self._is_lost(name, one.file)
 
     def _is_lost(self, name: Name, file: FileIdentity | None) -> None:
-        self._lost.add(name)
+        self._lost[name] = _ENDED
         sockets.remove(name[1], file)
 
     # --- mounts
@@ -264,8 +269,8 @@ class Listeners:
         former = self._held.get(name)
         descriptor, file = self._explained(listener, lambda: sockets.opened(listener))
         if name in self._lost or former is not None:
-            self._lost.discard(name)
-            reason = _VANISHED if former is not None else _ENDED
+            ended = self._lost.pop(name, _ENDED)
+            reason = _VANISHED if former is not None else ended
             log.warning("listener_bound_again", address=listener.shown, reason=reason)
         if former is None:
             return self._held.add(name, descriptor, file)
@@ -299,6 +304,21 @@ class Listeners:
 def _is_whole(held: Held) -> bool:
     """Whether clients still reach it by its address."""
     return held.file is None or sockets.is_at(held.name[1], held.file)
+
+
+def _is_shut_down(held: Held, listener: Listener) -> bool:
+    """Whether it serves nobody any more; a stream of IP listens again. Raises Cannot: and has to stay."""
+    if listener.kind == "stream" and held.file is None and not listener.address.startswith("@"):
+        with suppress(OSError):
+            sockets.listen(held.descriptor, listener)
+    if not sockets.is_shut_down(held.descriptor):
+        return False
+    if held.instances and held.file is None:
+        raise Cannot(
+            f"cannot listen on {listener.shown} beside the instance that runs: {_SHUT_DOWN}; "
+            "stop the mount and start it"
+        )
+    return True
 
 
 def _is_held(listener: Listener, other: MountKey) -> str:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import resource
+import select
 import socket
 import stat
 from collections.abc import Iterator
@@ -90,6 +91,16 @@ def listen(descriptor: int, listener: Listener) -> None:
     """Have a stream socket's backlog as long as `listener` says. Raises OSError."""
     with socket.socket(fileno=os.dup(descriptor)) as sock:
         sock.listen(_backlog_of(listener))
+
+
+def is_shut_down(descriptor: int) -> bool:
+    """Whether somebody who has it called shutdown(2): then nobody is served by it any more, whoever gets it.
+
+    Source: poll(2). Of a stream of IP listen(2) makes it one that listens again; of others nothing does.
+    """
+    poll = select.poll()
+    poll.register(descriptor, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def _backlog_of(listener: Listener) -> int:

@@ -53,6 +53,12 @@ while not ending:
             connection.sendall(json.dumps(who | {{"fd": fd}}).encode() + b"\\n")
         if asked == b"crash":
             os.kill(os.getpid(), signal.SIGKILL)
+if "--shutting" in sys.argv:
+    for sock in served.values():
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:  # of UDP it is told that nobody is connected, and done
+            pass
 """
 _NUMBERS: Final = itertools.count(os.getpid() % 1000)
 
@@ -134,13 +140,14 @@ class Clients:
 def catalog(plugind: Plugind, mounts: dict[str, str], settings: str = "", pin: str = "v1") -> None:
     """A catalog whose mounts listen on these lists, an empty one on nothing.
 
-    Of its versions `bad` ends at once, `deaf` closes what it got, and `shy` lets nobody trace it.
+    Of its versions `bad` ends at once, `deaf` closes what it got, `shy` lets nobody trace it, and `shutting`
+    shuts down what it got before it ends.
     """
     path = plugind.folder / "listener"
     if not path.exists():
         plugind.plugin("listener", PLUGIN)
     versions = {"v1": (path, []), "v2": (path, ["2"]), "bad": (path, ["--bad"]), "deaf": (path, ["--deaf"])}
-    versions["shy"] = (path, ["--shy"])
+    versions |= {"shy": (path, ["--shy"]), "shutting": (path, ["--shutting"])}
     brief = {"reload": "{watch: 0s}", "restart": "{backoff: 10ms, burst: 1000}"}
     lines = [f"{key}: {value}" for key, value in brief.items() if f"{key}:" not in settings]
     written = {name: f"{{plugin: auth/mock, {_keys(listen)}}}" for name, listen in mounts.items()}

@@ -260,6 +260,29 @@ def test_what_cannot_be_taken_back_is_bound_again_and_that_is_said(plugind: Plug
     assert plugind.pids() == before
 
 
+def test_what_an_instance_shuts_down_before_it_ends_is_open_for_the_next_one(daemon: Plugind) -> None:
+    """As servers of gRPC do, and whoever wakes a thread that waits in accept so."""
+    tcp, udp, path = an_address(), an_address(), f"{daemon.folder}/shut"
+    listen = f'["{tcp}", {path}, "@{path}", {{datagram: "{udp}"}}, {{datagram: {path}.d}}]'
+    runs(daemon, {"auth/mock": f"version: shutting, listen: {listen}"}, "ready: {kind: notify}")
+    seen = len(daemon.log)
+
+    assert daemon.reload().status == 200
+
+    pid = daemon.pids()[MOUNT]
+    assert {ask(address)["pid"] for address in (tcp, path, f"@{path}")} == {pid}
+    host, _, port = udp.rpartition(":")
+    for family, where in ((socket.AF_INET, (host, int(port))), (socket.AF_UNIX, f"{path}.d")):
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(20)
+            if family is socket.AF_UNIX:
+                sock.bind("")  # it is given a name, to be answered at
+            sock.sendto(b"who", where)
+            assert f'"pid": {pid}'.encode() in sock.recv(9000)
+    for address in (path, f"@{path}", f"datagram {udp}", f"datagram {path}.d"):
+        daemon.saw("listener_bound_again", since=seen, address=address, reason="an instance shut it down")
+
+
 # --- another address
 
 
