@@ -113,7 +113,8 @@ class Listeners:
                 return held
         if opens:
             return self._opened(listener)
-        self._explained(listener, lambda: sockets.check(listener))
+        former = inode_of(held.descriptor) if held is not None else None
+        self._explained(listener, lambda: sockets.check(listener, former))
         return None
 
     # --- instances
@@ -267,7 +268,8 @@ class Listeners:
     def _opened(self, listener: Listener) -> Held:
         name = name_of(listener)
         former = self._held.get(name)
-        descriptor, file = self._explained(listener, lambda: sockets.opened(listener))
+        inode = inode_of(former.descriptor) if former is not None else None
+        descriptor, file = self._explained(listener, lambda: sockets.opened(listener, inode))
         if name in self._lost or former is not None:
             ended = self._lost.pop(name, _ENDED)
             reason = _VANISHED if former is not None else ended

@@ -36,8 +36,10 @@ class InUse(Cannot):
     """Somebody else has the address, who may give it up."""
 
 
-def opened(listener: Listener) -> tuple[int, FileIdentity | None]:
+def opened(listener: Listener, former: int | None = None) -> tuple[int, FileIdentity | None]:
     """A socket that is bound, and listens where it is a stream; of a Unix socket also which file it is.
+
+    `former` is the inode of one of our own, whose file was removed.
 
     Raises:
         InUse: Somebody else has the address.
@@ -47,7 +49,7 @@ def opened(listener: Listener) -> tuple[int, FileIdentity | None]:
     """
     endpoint = parsed(listener.address)
     with _translated(listener, endpoint):
-        if endpoint.is_file and not is_free(listener, endpoint):
+        if endpoint.is_file and not is_free(listener, endpoint, former):
             os.unlink(endpoint.host)  # noqa: PTH108 - a name
         sock = _bound(listener.kind, endpoint)
         try:
@@ -70,7 +72,7 @@ def out_of_the_way(descriptor: int) -> int:
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, floor())
 
 
-def check(listener: Listener) -> None:
+def check(listener: Listener, former: int | None = None) -> None:
     """Find out whether `opened` would do, without any effect.
 
     Raises:
@@ -81,7 +83,7 @@ def check(listener: Listener) -> None:
         if not endpoint.is_file:
             _bound(listener.kind, endpoint).close()
             return
-        is_free(listener, endpoint)
+        is_free(listener, endpoint, former)
         folder = os.path.dirname(endpoint.host)  # noqa: PTH120 - a name
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -198,8 +200,8 @@ def _scope_of(endpoint: Endpoint) -> int:
     return socket.if_nametoindex(endpoint.scope)
 
 
-def is_free(listener: Listener, endpoint: Endpoint) -> bool:
-    """Whether nothing is at the path; False where a dead socket is.
+def is_free(listener: Listener, endpoint: Endpoint, former: int | None = None) -> bool:
+    """Whether nothing is at the path; False where a dead socket is. One with the inode `former` is not there.
 
     Raises:
         Cannot: Somebody lives there, or what is there is no socket.
@@ -212,12 +214,12 @@ def is_free(listener: Listener, endpoint: Endpoint) -> bool:
         return True
     if not stat.S_ISSOCK(found.st_mode):
         raise Cannot(f"cannot listen on {listener.shown}: what is there is no socket; move it away")
-    if _lives(endpoint.host):
+    if _lives(endpoint.host, former):
         raise InUse(f"cannot listen on {listener.shown}: somebody else has that socket")
     return False
 
 
-def _lives(path: str) -> bool:
+def _lives(path: str, former: int | None) -> bool:
     """Source: unix(7): ECONNREFUSED is told of a socket that nobody has, and of one that does not listen."""
     refused = errno.EPROTOTYPE
     for kind in _ANY_TYPE:
@@ -226,16 +228,18 @@ def _lives(path: str) -> bool:
         if refused != errno.EPROTOTYPE:
             break
     if refused == errno.ECONNREFUSED:
-        return _is_bound_here(path)
+        return _is_bound_here(path, former)
     if refused in {errno.EACCES, errno.EPERM}:
         raise PermissionError(refused, os.strerror(refused))
     return refused != errno.ENOENT
 
 
-def _is_bound_here(path: str) -> bool:
+def _is_bound_here(path: str, former: int | None) -> bool:
     """Whether somebody in this network namespace is bound to it. Source: proc(5) /proc/net/unix."""
+    own = str(former).encode()
     with Path("/proc/net/unix").open("rb") as lines:
-        return any(line.rstrip(b"\n").endswith(b" " + os.fsencode(path)) for line in lines)
+        bound = [line for line in lines if line.rstrip(b"\n").endswith(b" " + os.fsencode(path))]
+    return any(line.split(None, 7)[6] != own for line in bound)
 
 
 @contextmanager

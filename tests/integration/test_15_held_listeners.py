@@ -260,6 +260,21 @@ def test_what_cannot_be_taken_back_is_bound_again_and_that_is_said(plugind: Plug
     assert plugind.pids() == before
 
 
+def test_a_path_that_somebody_took_and_left_again_is_had_again(daemon: Plugind) -> None:
+    path = daemon.folder / "taken.sock"
+    before = runs(daemon, {"auth/mock": f"[{path}]"})
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as theirs:
+        theirs.bind(str(path))
+        theirs.listen()
+        assert "somebody else has that socket" in daemon.reload().error
+        assert daemon.pids() == before
+
+    assert daemon.reload(dry_run=True).status == 200
+    assert daemon.reload().status == 200
+    assert ask(str(path))["pid"] == daemon.pids()[MOUNT]
+
+
 def test_what_an_instance_shuts_down_before_it_ends_is_open_for_the_next_one(daemon: Plugind) -> None:
     """As servers of gRPC do, and whoever wakes a thread that waits in accept so."""
     tcp, udp, path = an_address(), an_address(), f"{daemon.folder}/shut"
