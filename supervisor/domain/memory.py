@@ -23,6 +23,8 @@ class Remembered(msgspec.Struct, frozen=True):
     generation: int = 0
     policies: Policies | None = None
     """How `good` is treated, where that is not what the catalog says of the version that it asks for."""
+    told: tuple[str, ...] = ()
+    """Commands that were answered, while what they started has to prove itself."""
 
     def at_least(self, generation: int) -> "Remembered":
         """The same, where an instance of that generation is known of: its id is not given again."""

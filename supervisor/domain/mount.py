@@ -92,6 +92,8 @@ class Mount(msgspec.Struct, frozen=True):
     down_since: Seconds | None = None
     reason: str | None = None
     """Why it is where it is, for people."""
+    told_before: tuple[str, ...] = ()
+    """Commands that a former daemon answered, while what they started had to prove itself."""
 
     @property
     def living(self) -> tuple[Instance, ...]:
@@ -157,7 +159,8 @@ class Mount(msgspec.Struct, frozen=True):
     @property
     def remembered(self) -> Remembered:
         policies = next((policies for launch, policies in self.former if launch == self.good), None)
-        return Remembered(self.held, self.good, self.rolled_back_from, self.generation, policies)
+        told = self.watched.told if self.watched is not None else ()
+        return Remembered(self.held, self.good, self.rolled_back_from, self.generation, policies, told)
 
 
 def remembering(key: MountKey, policies: Policies, remembered: Remembered) -> Mount:
@@ -170,6 +173,7 @@ def remembering(key: MountKey, policies: Policies, remembered: Remembered) -> Mo
         good=remembered.good,
         rolled_back_from=remembered.rolled_back_from,
         held=remembered.held,
+        told_before=remembered.told,
     )
 
 

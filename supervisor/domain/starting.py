@@ -112,10 +112,11 @@ def adopted(mount: Mount, event: Adopted, now: Seconds) -> Moved:
         wanted=None if event.ready else instance.launch,
         ready_since=now if event.ready else None,
         unheard=None if event.ready else instance.generation,
+        told_before=(),
     )
     if mount.held is not None or mount.told_to_stop:  # the former daemon died while it was stopping it
         return end(replace(there, wanted=None, told_to_stop=True), now)
-    unasked = _unasked(mount, instance.launch, now)
+    unasked = replace(_unasked(mount, instance.launch, now), told=mount.told_before)
     if event.ready:
         return on_probation(there, unasked, now)
     there = replace(there, current=unasked)

@@ -330,7 +330,10 @@ def amend(report: ReloadData, ended: Ended) -> None:
     """The same for a report that was read from history."""
     for row in report.mounts:
         if (row.namespace, row.mount) == (str(ended.key.namespace), ended.key.path):
+            old = row.old_version, row.old_pid
             fill(row, ended, row.result)
+            if ended.old_version is None:  # it was a former daemon that knew
+                row.old_version, row.old_pid = old
 
 
 def reload_of(spec: MountSpec, held_by: str | None, read: int) -> Job:

@@ -2,9 +2,10 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-from harness import Plugind, is_alive
+from harness import Plugind, is_alive, send
 
 SLEEPER = "#!/bin/sh\nexec sleep 1000\n"
 SAYS_READY = """#!/usr/bin/env -S python3 -IS
@@ -104,6 +105,35 @@ def test_a_version_that_dies_after_it_was_ready_is_rolled_back_and_the_answer_am
         "GET", f"sys/plugins/reload/backend/status?reload_id={answer.data['reload_id']}"
     ).data
     assert "exit 4" in status["results"]["test"]["error"]
+
+
+@pytest.mark.parametrize("how", ["upgraded", "killed"])
+def test_the_answer_is_amended_too_by_the_next_plugind(plugind: Plugind, how: str) -> None:
+    daemon = running(plugind, SLEEPER + "# another one\n", FAST + "\nreload: {watch: 60s}")
+    answered = daemon.reload().data
+    row = answered["mounts"][0]
+    assert row["result"] == "reloaded"
+    memory = daemon.folder / "state" / "mounts.json"
+    daemon.until(lambda: answered["reload_id"] in memory.read_text())
+    if how == "killed":
+        daemon.kill()
+        daemon.start()
+    else:
+        daemon.call("POST", "supervisor/upgrade", {})
+        daemon.saw("upgrade_done")
+
+    send(row["new_pid"])
+
+    def amended() -> dict[str, Any]:
+        found: dict[str, Any] = daemon.call("GET", f"supervisor/reloads/{answered['reload_id']}").data
+        return found["mounts"][0]
+
+    daemon.until(lambda: amended()["result"] == "rolled_back")
+    now = amended()
+    assert "after it was ready" in now["error"]
+    assert (now["old_version"], now["old_pid"]) == (row["old_version"], row["old_pid"])
+    assert now["new_pid"] == daemon.pids()["root:auth/mock"]
+    daemon.until(lambda: answered["reload_id"] not in memory.read_text())
 
 
 def test_a_crash_after_a_rollback_restarts_the_good_version_and_so_does_a_new_daemon(
