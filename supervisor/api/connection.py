@@ -35,6 +35,7 @@ JSON_HEADERS: Final = {"Content-Type": "application/json", "Cache-Control": "no-
 _BUFFER: Final = 1 << 16
 _LINE: Final = 8190
 _HEADERS: Final = 64
+_NOT_YET: Final[Seconds] = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,20 @@ class Connection(RequestHandler):
         self.peer = peer_of(transport)
         self._headers_timer = self._loop.call_later(self.limits.headers, self._headers_are_late)
         super().connection_made(transport)
+        self._loop.call_soon(self._read_on)
         if self._begin:
             self.data_received(self._begin)
+
+    def _read_on(self) -> None:
+        """Read, also where the loop was refused the means for it: nobody else tries that again."""
+        own = self._own
+        if own is None or own.is_closing() or not own.is_reading():
+            return
+        own.pause_reading()
+        try:
+            own.resume_reading()
+        except OSError:
+            self._loop.call_later(_NOT_YET, self._read_on)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         handler = self._task_handler

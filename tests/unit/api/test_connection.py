@@ -2,9 +2,11 @@
 
 import asyncio
 import dataclasses
+import errno
 import gzip
 import json
 import re
+import socket
 from typing import Any
 
 import pytest
@@ -120,6 +122,32 @@ async def test_headers_that_do_not_come_end_the_connection(served: Any, sent: by
 
     assert b"took more than 0.15 s" in got
     assert got.count(b"HTTP/1.1 200") == sent.count(b"\r\n\r\n")
+
+
+async def test_one_that_the_loop_had_no_means_to_read_is_read_a_little_later(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop: Any = asyncio.get_running_loop()
+    register, refused = loop._selector.register, []
+
+    def no_memory(descriptor: int, *rest: Any) -> Any:
+        if len(refused) < 2:
+            refused.append(descriptor)
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return register(descriptor, *rest)
+
+    monkeypatch.setattr(loop._selector, "register", no_memory)
+    loop.set_exception_handler(lambda *_: None)  # asyncio says that its own callback was refused
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(served.path)
+        client.sendall(HEALTH + CLOSE + b"\r\n\r\n")
+        client.settimeout(5)
+
+        got = await asyncio.to_thread(client.recv, 65536)
+
+    assert len(refused) == 2
+    assert refused[0] == refused[1]
+    assert parsed(got).status == 200
 
 
 async def test_one_byte_at_a_time_does_not_buy_time(served: Any) -> None:
