@@ -1,12 +1,16 @@
 """Nothing left of something: plugind says so, goes on with what there is, and mends by itself."""
 
 import os
+import shutil
 import socket
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from harness import Plugind, UnixConnection
+from harness import Plugind, UnixConnection, send
 
 from supervisor.host.spawn import RESERVE
 
@@ -167,6 +171,54 @@ def test_without_inotify_edits_are_seen_all_the_same_and_at_once_when_there_is_s
 
     assert told["reason"].endswith("a change is seen within 5 s, not at once")
     plugind.saw("catalog_watched_again")
+
+
+NOTIFIER = f"""#!{sys.executable} -IS
+import os, pathlib, signal, socket, sys
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
+    peer.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+pathlib.Path(sys.argv[1], str(os.getpid())).touch()
+signal.pause()
+"""
+
+
+@contextmanager
+def no_memory_to_watch_anything(pid: int) -> Iterator[None]:
+    with subprocess.Popen(
+        ["strace", "-f", "-p", str(pid), "-o", "/dev/null", "-e", "inject=epoll_ctl:error=ENOMEM"],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as tracer:
+        assert tracer.stderr is not None
+        assert "attached" in tracer.stderr.readline()
+        try:
+            yield
+        finally:
+            tracer.terminate()
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed: apt-get install strace")
+def test_one_that_is_started_while_nothing_can_be_watched_is_heard_later_and_is_the_only_one(
+    plugind: Plugind,
+) -> None:
+    said = plugind.folder / "said"
+    said.mkdir()
+    path = plugind.plugin("plugin", NOTIFIER)
+    settings = "ready: {kind: notify, timeout: 60s}\nrestart: {backoff: 0s}"
+    plugind.write({"v1": (path, [str(said)])}, {"root": {"auth/m0": "{plugin: auth/mock}"}}, "v1", settings)
+    daemon = plugind.start()
+    assert daemon.process is not None
+    before = daemon.pids()["root:auth/m0"]
+
+    with no_memory_to_watch_anything(daemon.process.pid):
+        send(before)
+        daemon.until(lambda: len(list(said.iterdir())) == 2)
+    daemon.until(lambda: daemon.rows()["root:auth/m0"]["state"] == "ready")
+
+    row = daemon.rows()["root:auth/m0"]
+    assert {int(one.name) for one in said.iterdir()} == {before, row["pid"]}
+    assert daemon.living() == {row["pid"]}
+    assert row["restarts"] == 1
 
 
 def test_hundreds_of_idle_clients_leave_the_descriptors_for_a_reload(plugind: Plugind) -> None:

@@ -33,6 +33,7 @@ NAME: Final = "notify"
 BURST: Final = 20
 WINDOW: Final[Seconds] = 0.1
 """At most BURST messages per WINDOW are read: the sender of more waits, not the other mounts."""
+NOT_YET: Final[Seconds] = 0.05
 _CREDENTIALS: Final = struct.Struct("=iII")
 _MOST_DESCRIPTORS: Final = 253
 _ANCILLARY: Final = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(_MOST_DESCRIPTORS * 4)
@@ -70,6 +71,7 @@ class Notify:
         self._subject: Subject | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._window: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
         self._left = BURST
         self._socket: socket.socket | None = _bound(self.path, setup.folder)
 
@@ -85,7 +87,15 @@ class Notify:
         if first:
             self._loop = asyncio.get_running_loop()
             self.watchdog_at = self._loop.time()  # the first silence counts from here
+            self._listen()
+
+    def _listen(self) -> None:
+        if self._socket is None or self._loop is None:
+            return
+        try:
             self._loop.add_reader(self._socket, self._take)
+        except OSError:  # no memory or no watch for it just now: what is said waits in the socket
+            self._retry = self._loop.call_later(NOT_YET, self._listen)
 
     async def wait_ready(self, subject: Subject) -> None:
         self.attend(subject)
@@ -123,8 +133,9 @@ class Notify:
         return f"notify {self.path}: " + "; ".join(["no READY=1", *said])
 
     def close(self) -> None:
-        if self._window is not None:
-            self._window.cancel()
+        for timer in (self._window, self._retry):
+            if timer is not None:
+                timer.cancel()
         taken, self._socket = self._socket, None
         if taken is None:
             return
@@ -161,8 +172,8 @@ class Notify:
     def _refill(self) -> None:
         self._window, exhausted = None, not self._left
         self._left = BURST
-        if exhausted and self._socket is not None and self._loop is not None:
-            self._loop.add_reader(self._socket, self._take)
+        if exhausted:
+            self._listen()
 
     def _hear(self, data: bytes | None, sender: Sender | None) -> None:
         if self._subject is None:

@@ -2,6 +2,7 @@
 
 import array
 import asyncio
+import errno
 import os
 import socket
 import stat
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from host_probing import a_subject, descriptors, is_ready_within
@@ -180,6 +181,25 @@ async def test_what_was_said_before_anyone_waits_is_heard(probe: Notify, tmp_pat
     end(said_by(probe.path, "READY=1"))
 
     assert await is_ready_within(probe, a_subject(tmp_path))
+
+
+async def test_one_that_the_loop_has_no_means_to_hear_is_heard_a_little_later(
+    probe: Notify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop: Any = asyncio.get_running_loop()
+    register, refused = loop._selector.register, []
+
+    def no_memory(*asked: Any) -> Any:
+        if len(refused) < 2:
+            refused.append(asked)
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return register(*asked)
+
+    monkeypatch.setattr(loop._selector, "register", no_memory)
+    say(probe, b"READY=1")
+
+    assert await is_ready_within(probe, a_subject(tmp_path), 10)
+    assert len(refused) == 2
 
 
 async def test_everything_else_that_is_said_is_kept(probe: Notify, tmp_path: Path) -> None:
