@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import lent
-from harness import Plugind, is_alive, send
+from harness import Plugind, is_alive, may_take_descriptors, send
 from listening import (
     Clients,
     an_address,
@@ -194,25 +194,18 @@ def test_the_next_plugind_takes_them_out_of_the_living_instances_of_one_that_was
         sock.sendall(b"who")
 
     plugind.start(ready=False)
-    told = "listener_taken_back" if _may_trace() else "listener_not_taken_back"
+    told = "listener_taken_back" if may_take_descriptors() else "listener_not_taken_back"
     for one in (address, path):
         plugind.saw(told, address=one)
     assert plugind.pids()[MOUNT] == pid
     plugind.edit("pin: v1", "pin: v2")
     assert plugind.reload().status == 200
 
-    if _may_trace():
+    if may_take_descriptors():
         assert {heard(sock)["PLUGIND_VERSION"] for sock in waiting} == {"v2"}
     assert ask(path)["LISTEN_FDS"] == "2"
     assert plugind.stop() == 0
     assert not Path(path).exists()
-
-
-def _may_trace() -> bool:
-    try:
-        return IS_ROOT or Path("/proc/sys/kernel/yama/ptrace_scope").read_text().strip() == "0"
-    except FileNotFoundError:
-        return True
 
 
 def test_what_cannot_be_taken_back_is_bound_again_and_that_is_said(plugind: Plugind) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness import may_take_descriptors
 
 from supervisor.domain.catalog import Launch, Listener, Mark, MountSpec, Policies, ReloadPolicy
 from supervisor.domain.errors import Cannot, SpawnRefused
@@ -14,6 +15,9 @@ from supervisor.host.listeners import Listeners
 from supervisor.host.records import RecordedSocket
 from supervisor.host.sockets import floor
 
+TAKES_DESCRIPTORS = pytest.mark.skipif(
+    not may_take_descriptors(), reason="needs pidfd_getfd(2), which is not allowed here"
+)
 A, B = MountKey(ROOT, "auth/a"), MountKey(ROOT, "auth/b")
 OWNER = os.geteuid(), os.getegid()
 FIRST, SECOND = InstanceId("i-1"), InstanceId("i-2")
@@ -231,6 +235,7 @@ def test_over_an_upgrade_everything_goes_on_for_the_mounts_that_need_it(
     assert Path(one.address).is_socket()  # this plugind ended; what lives goes on with it
 
 
+@TAKES_DESCRIPTORS
 def test_one_that_is_found_in_a_living_process_is_held_again(listeners: Listeners, one: Listener) -> None:
     """Here it is this process itself that has it."""
     former = Listeners()
@@ -282,6 +287,7 @@ def test_of_two_instances_that_have_it_the_last_one_counts(listeners: Listeners,
     assert listeners.troubles() == []
 
 
+@TAKES_DESCRIPTORS
 def test_one_is_had_by_one_and_not_by_the_other(listeners: Listeners, one: Listener) -> None:
     """Of two instances that overlapped, the second one's process still has the socket."""
     former = Listeners()
