@@ -171,6 +171,13 @@ class Fleet(Mapping[MountKey, MountActor[P]]):
         except KeyError:
             raise NotFound(f"no mount at {key}") from None
 
+    def kept(self, jobs: Iterable[Job]) -> None:
+        """A later command wants these as they are: an older one that comes to them yet is joined with it."""
+        for job in jobs:
+            read, _ = self._asked.get(job.key, (0, job.spec))
+            if job.verb == "keep" and job.spec is not None and read <= job.read:
+                self._asked[job.key] = job.read, job.spec
+
     async def do(self, job: Job, command: str) -> Ended:
         """Carry out one job of a reload or an apply; `command` is its id.
 

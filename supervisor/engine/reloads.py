@@ -110,6 +110,7 @@ class Reloads:
             currents = self.fleet.currents()
             reload.rehearse([dry_row(job, currents.get(job.key)) for job in jobs])
             return reload
+        self.fleet.kept(jobs)
         self.reports.begun(reload)
         self.tasks.create_task(self._run(reload))
         return reload

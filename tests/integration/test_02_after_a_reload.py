@@ -229,6 +229,19 @@ def test_a_reload_that_comes_to_a_mount_after_a_later_one_does_not_undo_that(plu
     assert plugind.rows()["root:auth/a"]["version"] == "v2"
 
 
+def test_nor_one_that_left_the_mount_as_it_was(plugind: Plugind) -> None:
+    first = half_done(plugind)
+    plugind.edit("pin: v2", "pin: v1")
+    later = plugind.call("POST", "supervisor/apply", {"wait": False})
+    assert later.status == 202
+
+    row = row_of(plugind, first, "auth/b")
+
+    plugind.until(lambda: plugind.call("GET", f"supervisor/reloads/{later.data['reload_id']}").data["done"])
+    assert (row["result"], row["new_version"]) == ("reloaded", "v1")
+    assert {row["version"] for row in plugind.rows().values()} == {"v1"}
+
+
 def test_a_mount_that_was_removed_meanwhile_is_not_started_by_a_reload_that_still_had_it(
     plugind: Plugind,
 ) -> None:
