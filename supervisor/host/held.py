@@ -25,6 +25,8 @@ class Held:
     name: Name
     descriptor: int
     file: FileIdentity | None
+    listener: Listener | None = None
+    """As it was asked for last; None until an instance of this plugind gets it."""
     users: set[MountKey] = field(default_factory=set)
     """Mounts that may still need it."""
     owners: set[Owner] = field(default_factory=set)
@@ -112,6 +114,9 @@ class HeldSockets:
         for name in self._of_instance.pop(instance, ()):
             if (held := self._held.get(name)) is not None:
                 held.instances.discard(instance)
+                if held.listener is not None and held.listener.kind == "stream":
+                    with suppress(OSError):  # whoever waits does so here, until the next one has it
+                        sockets.listen(held.descriptor, held.listener)
 
     # --- all of them
 

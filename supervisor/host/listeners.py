@@ -158,6 +158,7 @@ class Listeners:
                 os.set_blocking(held.descriptor, True)
         except OSError as error:
             raise Cannot(f"cannot listen on {listener.shown}: {error.strerror}") from error
+        held.listener = listener
         self._held.use(held, key)
         self._held.give(held, instance)
         return held.descriptor

@@ -29,6 +29,9 @@ served = {{fd: socket.socket(fileno=fd) for fd in fds}}
 if "--shy" in sys.argv:
     import ctypes
     ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
+if "--narrow" in sys.argv:
+    for sock in served.values():
+        sock.listen(0)
 if "--deaf" in sys.argv:
     for sock in served.values():
         sock.close()
@@ -140,14 +143,14 @@ class Clients:
 def catalog(plugind: Plugind, mounts: dict[str, str], settings: str = "", pin: str = "v1") -> None:
     """A catalog whose mounts listen on these lists, an empty one on nothing.
 
-    Of its versions `bad` ends at once, `deaf` closes what it got, `shy` lets nobody trace it, and `shutting`
-    shuts down what it got before it ends.
+    Of its versions `bad` ends at once, `narrow` has room for one that waits, `deaf` closes what it got, `shy`
+    lets nobody trace it, and `shutting` shuts down what it got before it ends.
     """
     path = plugind.folder / "listener"
     if not path.exists():
         plugind.plugin("listener", PLUGIN)
     versions = {"v1": (path, []), "v2": (path, ["2"]), "bad": (path, ["--bad"]), "deaf": (path, ["--deaf"])}
-    versions |= {"shy": (path, ["--shy"]), "shutting": (path, ["--shutting"])}
+    versions |= {"shy": (path, ["--shy"]), "shutting": (path, ["--shutting"]), "narrow": (path, ["--narrow"])}
     brief = {"reload": "{watch: 0s}", "restart": "{backoff: 10ms, burst: 1000}"}
     lines = [f"{key}: {value}" for key, value in brief.items() if f"{key}:" not in settings]
     written = {name: f"{{plugin: auth/mock, {_keys(listen)}}}" for name, listen in mounts.items()}

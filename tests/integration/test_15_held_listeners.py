@@ -165,6 +165,24 @@ def test_who_connects_while_a_mount_waits_for_its_restart_is_served_by_the_next_
     assert told["pid"] not in {first, None}
 
 
+def test_there_is_room_for_those_who_wait_however_little_the_last_instance_left(daemon: Plugind) -> None:
+    """As asyncio does, which listens again, with a backlog of 100."""
+    address, path = an_address(), f"{daemon.folder}/narrow.sock"
+    settings = "restart: {backoff: 2s, burst: 1000}\nready: {kind: notify}"
+    runs(daemon, {"auth/mock": f'version: narrow, listen: ["{address}", {path}]'}, settings)
+    ask(address, b"crash")
+    daemon.until(lambda: daemon.rows()[MOUNT]["state"] == "backoff")
+
+    waiting = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) for _ in range(8)]
+    for sock in waiting:
+        sock.connect(path)  # at once, or BlockingIOError
+        sock.sendall(b"who")
+
+    for sock in waiting:
+        sock.settimeout(20)
+        assert heard(sock)["LISTEN_FDS"] == "2"
+
+
 def test_who_waits_in_the_backlog_of_a_mount_in_backoff_waits_over_an_upgrade(plugind: Plugind) -> None:
     address, path = an_address(), f"{plugind.folder}/s.sock"
     runs(plugind, {"auth/mock": f'["{address}", {path}]'}, "restart: {backoff: 4s, burst: 1000}")
