@@ -5,6 +5,7 @@ exec. Where the exec itself fails, the caller goes on with the same legacy.
 """
 
 import asyncio
+import ctypes
 import os
 import resource
 import sys
@@ -31,6 +32,14 @@ PATIENCE: Final[Seconds] = 30.0
 _IN_FOLDER: Final = 'cd -- "$0" 2>/dev/null; exec "$@"'
 _LINES: Final = 6
 _LONGEST_COMM: Final = 15
+_PR_GET_NAME: Final = 16
+
+
+def _own_name() -> str:
+    """Of the thread that asks: plugind's own in its main thread."""
+    name = ctypes.create_string_buffer(_LONGEST_COMM + 1)
+    ctypes.CDLL(None).prctl(_PR_GET_NAME, name, 0, 0, 0)
+    return name.value.decode("utf-8", errors="replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +53,12 @@ class Program:
     def of_this_process(cls) -> "Program":
         """Call it before the folder is changed.
 
-        Source: execve(2) on scripts, and proc(5) comm: it is the script's name where the kernel found
-        the interpreter by it.
+        Source: execve(2) on scripts, and prctl(2) PR_GET_NAME: it is the script's name where the kernel
+        found the interpreter by it. Unlike a look into /proc it needs no memory and no descriptor.
         """
         before = len(sys.orig_argv) - len(sys.argv) + 1
         first = sys.orig_argv[1:before]  # options of the interpreter, and the script
-        name = Path("/proc/self/comm").read_text(encoding="utf-8", errors="replace").rstrip("\n")
+        name = _own_name()
         by_script = len(first) == 1 and Path(first[0]).name[:_LONGEST_COMM] == name
         program = first if by_script else [sys.executable or sys.orig_argv[0], *first]
         try:

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -59,6 +60,18 @@ def test_a_script_that_the_kernel_found_an_interpreter_for_is_run_by_its_own_nam
     )
 
     assert program == Program((f"bin/{name}", "--config", "x"), str(Path.cwd()))
+
+
+def test_how_it_was_started_is_known_where_no_file_can_be_opened() -> None:
+    known = Program.of_this_process()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        again = Program.of_this_process()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    assert again == known
 
 
 @pytest.fixture
