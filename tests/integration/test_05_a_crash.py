@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from datetime import datetime
 
 import pytest
 from harness import Plugind
@@ -65,6 +66,31 @@ def test_a_reload_does_not_wait_for_the_backoff(plugind: Plugind) -> None:
 
     assert answer.status == 200
     assert daemon.rows()["root:auth/mock"]["state"] == "ready"
+
+
+def gaps(daemon: Plugind, mount: str) -> list[float]:
+    """Seconds from each end of an instance to the start of the next one, which is ready at once."""
+    told = [entry for entry in daemon.log if entry.get("mount") == mount]
+    ends = [entry["timestamp"] for entry in told if entry["event"] == "instance_exited"]
+    starts = [entry["timestamp"] for entry in told if entry["event"] == "instance_ready"][1:]
+    return [
+        (datetime.fromisoformat(start) - datetime.fromisoformat(end)).total_seconds()
+        for end, start in zip(ends, starts, strict=False)
+    ]
+
+
+def test_pauses_double_from_crash_to_crash_and_begin_anew_after_one_that_ran_well(plugind: Plugind) -> None:
+    """Ready for `within` is to have run well (RS2): no number of such crashes ends in `failed` either."""
+    text = '#!/bin/sh\n[ "$1" = x ] && exec sleep 0.4\nexit 9\n'
+    daemon = running(plugind, text, "restart: {backoff: 300ms, max_backoff: 1h, burst: 3, within: 300ms}")
+
+    daemon.until(lambda: len(gaps(daemon, "auth/mock")) >= 3 and len(gaps(daemon, "auth/other")) >= 4)
+
+    grows, well = gaps(daemon, "auth/mock"), gaps(daemon, "auth/other")
+    assert all(gap >= pause for gap, pause in zip(grows, (0.3, 0.6, 1.2), strict=False))
+    assert all(gap >= 0.3 for gap in well)
+    assert well[3] < 8 * 0.3, "it would have waited for so long without having run well"
+    assert daemon.rows()["root:auth/other"]["state"] != "failed"
 
 
 def test_why_tells_the_last_transitions_with_their_reasons(plugind: Plugind) -> None:
