@@ -221,6 +221,8 @@ def test_the_next_plugind_takes_them_out_of_the_living_instances_of_one_that_was
 
     if may_take_descriptors():
         assert {heard(sock)["PLUGIND_VERSION"] for sock in waiting} == {"v2"}
+    for sock in waiting:
+        sock.close()
     assert ask(path)["LISTEN_FDS"] == "2"
     assert plugind.stop() == 0
     assert not Path(path).exists()
