@@ -290,8 +290,9 @@ def freeze(soak: Soak) -> None:
 def talk(soak: Soak) -> None:
     """The talker writes more than a log file takes."""
     for pid in sorted(look(soak.stage)["talk"].marked)[:1] if "talk" in soak.running() else ():
-        with suppress(ProcessLookupError):
-            send(pid, signal.SIGUSR1)
+        with suppress(ProcessLookupError, FileNotFoundError):
+            if is_caught(pid, signal.SIGUSR1):  # it would die of it, as long as it is only about to listen
+                send(pid, signal.SIGUSR1)
 
 
 def kill_daemon(soak: Soak) -> None:
@@ -423,6 +424,12 @@ def upgrade(soak: Soak) -> None:
     for name in soak.listed():
         if name not in before:  # new, or crashed a moment ago
             soak.model.mounts[name].may.add(soak.model.pin)
+
+
+def is_caught(pid: int, number: int) -> bool:
+    """Whether the process has a handler for that signal. Source: proc(5) SigCgt."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1)
 
 
 def main_processes(soak: Soak) -> dict[str, int]:
