@@ -30,6 +30,7 @@ DONE: Final[dict[Verb, Result]] = {
     "settings": "unchanged",
     "keep": "unchanged",
 }
+_KEPT: Final = "not begun, as what gets its listeners is not: it runs as before"
 BAD: Final = frozenset({"failed", "rolled_back"})
 
 
@@ -116,6 +117,9 @@ class Reload:
         self._rows: dict[MountKey, MountResult] = {job.key: pending(job) for job in jobs}
         self._awaited = frozenset(key for job in jobs for key in job.after)
         """Whose turn comes with another's."""
+        begun = [job for job in jobs if job.refusal is None and job.frozen is None]
+        self._kept = self._awaited - {key for job in begun for key in job.after}
+        """Those whose listeners nobody gets now."""
         self._handing_on = {job.key: job for job in jobs if job.key in self._awaited}
         self._done = asyncio.Event()
         self._watched = asyncio.Event()
@@ -136,8 +140,11 @@ class Reload:
     def is_done(self) -> bool:
         return self._done.is_set()
 
-    def rehearse(self, rows: Sequence[MountResult]) -> None:
+    def rehearse(self, rows: Sequence[RehearsedResult]) -> None:
         """A dry run: these rows, and nothing is done."""
+        for job, row in zip(self._jobs, rows, strict=True):
+            if job.key in self._kept and row.result != "skipped":
+                row.result, row.would_be, row.error = "skipped", "skipped", _KEPT
         self._rows = dict(zip((job.key for job in self._jobs), rows, strict=True))
         self._finish()
 
@@ -244,6 +251,8 @@ class Reload:
             row.result, row.error = "skipped", f"stopped by hand by {job.held_by}"
         elif job.verb == "keep":
             row.result = "unchanged"
+        elif job.key in self._kept:
+            row.result, row.error = "skipped", _KEPT
         elif self._halted:
             row.result, row.error = "skipped", "not begun, as other mounts failed: it runs as before"
         else:

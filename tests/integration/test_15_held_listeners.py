@@ -578,6 +578,18 @@ def test_it_is_handed_on_however_few_mounts_are_replaced_at_a_time(
     ]
 
 
+def test_with_partial_one_whose_listener_nobody_can_get_runs_as_before(daemon: Plugind) -> None:
+    address = an_address()
+    before = runs(daemon, {"auth/old": f'["{address}"]'})
+    catalog(daemon, {"auth/new": f'["{address}", /no/folder/x]'})
+
+    for body in ({"partial": True, "dry_run": True}, {"partial": True}):
+        rows = daemon.call("POST", "supervisor/apply", body).body["data"]["mounts"]
+        assert {row["mount"]: row["result"] for row in rows} == {"auth/new": "failed", "auth/old": "skipped"}
+    assert ask(address)["pid"] == before["root:auth/old"]
+    assert set(runs(daemon, {"auth/new": f'["{address}"]'})) == {"root:auth/new"}
+
+
 def test_where_the_first_one_that_gets_another_name_fails_the_others_keep_theirs(daemon: Plugind) -> None:
     one, two = an_address(), an_address()
     before = runs(daemon, {"auth/old-1": f'["{one}"]', "auth/old-2": f'["{two}"]'})
