@@ -45,14 +45,20 @@ async def test_what_was_written_is_there_after_a_restart(path: Path) -> None:
     ],
     ids=["empty", "text", "bytes", "version", "name", "fields", "nested"],
 )
-def test_what_cannot_be_used_is_set_aside_and_told(path: Path, content: bytes) -> None:
+async def test_what_cannot_be_used_is_kept_and_told_until_it_is_written_anew(
+    path: Path, content: bytes
+) -> None:
     path.write_bytes(content)
 
     with pytest.raises(Cannot, match=f"cannot use {path}: .*; it is kept as {path}.damaged"):
         HoldFile(path).load()
 
     assert path.with_name("holds.json.damaged").read_bytes() == content
+    with pytest.raises(Cannot):  # the one before could not write, and everything is still held
+        HoldFile(path).load()
+    await HoldFile(path).write([])
     assert HoldFile(path).load() == []
+    assert path.with_name("holds.json.damaged").read_bytes() == content
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "fifo"])
