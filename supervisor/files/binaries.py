@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -209,9 +210,10 @@ class Binaries:
         try:
             began = time.time_ns()
             digest = _sha256(descriptor)
-            mine.set_result(digest)
             if max(identity.mtime, identity.ctime) < began - _SETTLED:
-                self._keep(descriptor, identity, digest)
+                with suppress(OSError):  # then it is read again next time
+                    self._keep(descriptor, identity, digest)
+            mine.set_result(digest)
         except BaseException as error:
             mine.set_exception(error)
             raise

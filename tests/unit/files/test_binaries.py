@@ -1,6 +1,7 @@
 """What is refused before anything is stopped for it, and which words say so."""
 
 import dataclasses
+import errno
 import hashlib
 import os
 import re
@@ -94,6 +95,32 @@ async def test_the_fault_names_plugin_version_mount_and_place(program: Path) -> 
         f"c.yaml:7:3: cannot run auth/mock v1 for auth/mock/ in root: "
         f"{program} is writable by its group: chmod g-w {program}"
     )
+
+
+async def test_whichever_look_at_the_open_file_is_refused_the_fault_says_so_or_it_is_fit(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch, look = a_launch(program), os.fstat
+    left = 0
+
+    def refused_once(descriptor: int) -> os.stat_result:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return look(descriptor)
+
+    monkeypatch.setattr(os, "fstat", refused_once)
+    told: list[list[str]] = []
+    while left <= 0:  # until there are fewer looks than that
+        left = len(told) + 1
+        told.append(await problems_of(launch))
+
+    monkeypatch.undo()
+    refused = [f"{program}: cannot allocate memory"]
+    assert told[0] == refused
+    assert [] in told[:-1], "what is only to be remembered is not needed"
+    assert all(problems in ([], refused) for problems in told)
 
 
 async def test_every_fault_of_every_target_is_told_at_once(program: Path, tmp_path: Path) -> None:
