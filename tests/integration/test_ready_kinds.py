@@ -36,6 +36,9 @@ def answer(server, status):
             peer.settimeout(5)
             peer.recv(4096)
             peer.sendall(b"HTTP/1.1 " + status + b"\\r\\n\\r\\n")
+def is_ill():
+    path = folder / (kind + ".ill")
+    return path.exists() and path.read_text() == str(os.getpid())
 server = listening() if kind == "http" else None
 if kind == "notify":
     child = subprocess.Popen(["/bin/sleep", "1000"])
@@ -54,7 +57,7 @@ elif kind in {{"tcp", "unix"}}:
     server = listening()
 elif kind in {{"command", "never"}}:
     pathlib.Path(own, "up").touch()
-while not (folder / (kind + ".ill")).exists():
+while not is_ill():
     if kind == "notify":
         say(b"WATCHDOG=1")
     if server:
@@ -119,11 +122,12 @@ class Kinds:
     def row(self, kind: str) -> dict[str, Any]:
         return self.daemon.rows()[f"root:auth/{kind}"]
 
-    def set(self, kind: str, flag: str) -> None:
-        (self.daemon.folder / f"{kind}.{flag}").touch()
+    def make_ill(self, kind: str) -> None:
+        """This instance, and not the next one."""
+        (self.daemon.folder / f"{kind}.ill").write_text(str(self.row(kind)["pid"]))
 
     def until_ready(self, kind: str) -> dict[str, Any]:
-        self.set(kind, "go")
+        (self.daemon.folder / f"{kind}.go").touch()
         self.daemon.until(lambda: self.row(kind)["state"] == "ready")
         return self.row(kind)
 
@@ -153,9 +157,8 @@ def test_it_is_ready_when_its_plugin_is_and_not_before_and_is_restarted_when_it_
     ready = kinds.until_ready(kind)
     daemon.until(lambda: _seconds_since(ready["ready_at"]) > 3 * INTERVAL)
     later = kinds.row(kind)
-    kinds.set(kind, "ill")
+    kinds.make_ill(kind)
     daemon.until(lambda: kinds.row(kind)["restarts"] == 1)
-    (daemon.folder / f"{kind}.ill").unlink()
     daemon.until(lambda: kinds.row(kind)["state"] == "ready")
 
     assert ready["pid"] == before["pid"]
@@ -179,9 +182,8 @@ def test_with_settle_it_is_ready_when_it_has_lived_for_so_long(kinds: Kinds) -> 
 
 def test_one_that_is_never_restarted_and_not_well_has_failed_until_somebody_starts_it(kinds: Kinds) -> None:
     kinds.until_ready("never")
-    kinds.set("never", "ill")
+    kinds.make_ill("never")
     kinds.daemon.until(lambda: kinds.row("never")["state"] == "failed")
-    (kinds.daemon.folder / "never.ill").unlink()
 
     failed = kinds.row("never")
     started = kinds.daemon.call("POST", "supervisor/start/auth/never").data
