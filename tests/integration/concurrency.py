@@ -85,23 +85,12 @@ def pair(arena: Arena, first: str, second: str) -> Seen:
 # --- what is under way
 
 
-def _stops(command: Callable[[Arena], Doing]) -> Happening:
+def _to_v2(command: Callable[[Arena], Doing], gate: str) -> Happening:
     def begin(arena: Arena) -> Doing:
-        arena.close_gate("ends")
+        arena.close_gate(gate)
         arena.write("v2")
         doing = command(arena)
-        arena.until_at("ends")
-        return doing
-
-    return begin
-
-
-def _starts(command: Callable[[Arena], Doing]) -> Happening:
-    def begin(arena: Arena) -> Doing:
-        arena.close_gate("ready")
-        arena.write("v2")
-        doing = command(arena)
-        arena.until_at("ready")
+        arena.until_at(gate)
         return doing
 
     return begin
@@ -123,10 +112,10 @@ def _stop(arena: Arena) -> Doing:
 
 
 FIRST: Final[dict[str, Happening]] = {
-    "reload to v2: v1 is being stopped": _stops(lambda arena: arena.reload()),
-    "reload to v2: v2 is starting": _starts(lambda arena: arena.reload()),
-    "apply of v2: v1 is being stopped": _stops(lambda arena: arena.apply()),
-    "apply of v2: v2 is starting": _starts(lambda arena: arena.apply()),
+    "reload to v2: v1 is being stopped": _to_v2(lambda arena: arena.reload(), "ends"),
+    "reload to v2: v2 is starting": _to_v2(lambda arena: arena.reload(), "ready"),
+    "apply of v2: v1 is being stopped": _to_v2(lambda arena: arena.apply(), "ends"),
+    "apply of v2: v2 is starting": _to_v2(lambda arena: arena.apply(), "ready"),
     "start": _start,
     "stop": _stop,
     "crash: its backoff runs": lambda arena: arena.crash(),

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from arena import Real
 from harness import Plugind, processes_below
 
 
@@ -46,6 +47,17 @@ def shared_plugind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plugind
     """One for a whole module, whose tests leave it as they found it; a start costs most of a second."""
     with lent(tmp_path_factory.mktemp("p")) as daemon:
         yield daemon
+
+
+@pytest.fixture(scope="module")
+def arena(shared_plugind: Plugind) -> Iterator[Real]:
+    """One mount of a daemon for the whole module, whose plugin waits at gates."""
+    arena = Real(shared_plugind)
+    shared_plugind.start()
+    try:
+        yield arena
+    finally:
+        arena.close()
 
 
 def mounts_below(folder: Path) -> list[str]:

@@ -1,21 +1,9 @@
 """Two things at one mount: each pair of docs/concurrency.md at a real daemon, with real processes."""
 
-from collections.abc import Iterator
-
 import pytest
 from arena import Real
 from concurrency import TABLE, page, pair
-from harness import ROOT, Plugind
-
-
-@pytest.fixture(scope="module")
-def arena(shared_plugind: Plugind) -> Iterator[Real]:
-    arena = Real(shared_plugind)
-    shared_plugind.start()
-    try:
-        yield arena
-    finally:
-        arena.close()
+from harness import ROOT
 
 
 @pytest.mark.parametrize(("first", "second"), TABLE)

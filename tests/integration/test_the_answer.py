@@ -6,19 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-import pytest
 from arena import MOUNT, Real
-from harness import Plugind, UnixConnection
-
-
-@pytest.fixture(scope="module")
-def arena(shared_plugind: Plugind) -> Iterator[Real]:
-    arena = Real(shared_plugind)
-    shared_plugind.start()
-    try:
-        yield arena
-    finally:
-        arena.close()
+from harness import UnixConnection
 
 
 def report(arena: Real, reload_id: str) -> Any:
