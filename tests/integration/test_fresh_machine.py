@@ -167,8 +167,10 @@ def works(clone: Clone, running: list[Running]) -> None:
     assert said == Document.read(ROOT / "README.md").blocks("console make run")[0].rstrip("\n")
 
     tries = re.findall(r"^  (.*)$", "\n".join(first.announcement()), re.MULTILINE)
-    status, _, reloaded = [clone.sh(command) for command in tries]
-    assert status.endswith("demo: 5 mounts: 5 ready\n")
+    deadline = time.monotonic() + DEADLINE
+    while not (status := clone.sh(tries[0])).endswith("demo: 5 mounts: 5 ready\n"):
+        assert time.monotonic() < deadline, status
+    _, reloaded = [clone.sh(command) for command in tries[1:]]
     assert reloaded.count("v1.0.0 → v1.1.0") == 3, reloaded
     clone.sh("git diff --quiet && exit 1 || git checkout -q config")  # it ran the checkout's own catalog
     old = clone.ctl("--json")
