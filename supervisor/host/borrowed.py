@@ -10,7 +10,7 @@ from typing import Final
 
 from supervisor.domain.addresses import FIRST, parsed
 from supervisor.domain.catalog import Listener
-from supervisor.domain.errors import Cannot
+from supervisor.domain.errors import Cannot, SpawnRefused
 from supervisor.host.sockets import is_what, out_of_the_way
 
 _PIDFD_GETFD: Final = 438
@@ -43,7 +43,11 @@ def borrowed(pids: Iterable[int], listener: Listener, inode: int | None, place: 
 
 
 def inode_of(descriptor: int) -> int:
-    return os.fstat(descriptor).st_ino
+    """What a socket is known by. Raises SpawnRefused: the kernel has no memory to say; a later try may do."""
+    try:
+        return os.fstat(descriptor).st_ino
+    except OSError as error:
+        raise SpawnRefused(f"cannot look at a socket: {error.strerror}", transient=True) from error
 
 
 def _number_of(pid: int, inode: int) -> int | None:

@@ -1,5 +1,6 @@
 """Held listeners: who has one, when it is opened and closed, and whose path is never taken."""
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -285,6 +286,25 @@ def test_of_two_instances_that_have_it_the_last_one_counts(listeners: Listeners,
     listeners.given_back(SECOND)
 
     assert listeners.troubles() == []
+
+
+def test_a_socket_that_cannot_be_looked_at_for_a_moment_is_a_refusal_with_its_reason(
+    listeners: Listeners, one: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: int) -> os.stat_result:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    listeners.take(A, FIRST, [one], OWNER)
+    Path(one.address).unlink()
+    monkeypatch.setattr(os, "fstat", refused)
+
+    (fault,) = listeners.check([spec(A, one)], ())
+    with pytest.raises(SpawnRefused, match="Cannot allocate memory") as error:
+        listeners.recorded([one])
+
+    monkeypatch.undo()
+    assert "Cannot allocate memory" in fault.message
+    assert error.value.transient
 
 
 @TAKES_DESCRIPTORS
