@@ -151,9 +151,7 @@ def test_no_connection_is_refused_or_reset_over_reloads_crashes_and_upgrades(plu
         plugind.until(lambda: clients.served[plugind.pids()[MOUNT]] > 0)
 
     assert clients.wrong == []
-    assert (
-        len(clients.served) > (reloads + crashes) / 4
-    )  # on a slow machine some live too briefly to be asked
+    assert len(clients.served) > (reloads + crashes) / 2
 
 
 def test_who_connects_while_a_mount_waits_for_its_restart_is_served_by_the_next_instance(
